@@ -1,0 +1,1 @@
+"""Where the built extensions land: one module per kernel family and CPU level, and the probe."""

@@ -1,0 +1,145 @@
+"""How many threads a kernel takes, and what happens after a fork."""
+
+import contextlib
+import os
+
+from slidedot.geometry import integer, shown
+
+#: More threads than this only make the OpenMP runtime fail, which ends the process.
+MAX_THREADS = 256
+
+#: Below this many multiply-adds (or moved elements) per thread, waking it costs more than it gives.
+WORK_PER_THREAD = 200_000
+
+
+def _default():
+    wanted = os.environ.get("SLIDEDOT_NUM_THREADS")
+    if wanted:
+        try:
+            return integer("slidedot", "SLIDEDOT_NUM_THREADS", int(wanted))
+        except ValueError:
+            raise ValueError(
+                f"slidedot: SLIDEDOT_NUM_THREADS must be an integer >= 1, got {shown(wanted)}"
+            ) from None
+    with contextlib.suppress(ValueError):
+        # OpenMP allows a list, one number per nesting level
+        return max(1, int(os.environ.get("OMP_NUM_THREADS", "").split(",")[0]))
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+_count = min(_default(), MAX_THREADS)
+_forked = False
+
+
+def set_num_threads(n):
+    """Set how many threads each later call may use, in the whole process.
+
+    Results do not depend on it, bit for bit.
+
+    Parameters
+    ----------
+    n : int
+        From 1 to 256.
+
+    Returns
+    -------
+    None
+
+    Raises
+    ------
+    ValueError
+        `n` is out of range.
+    TypeError
+        `n` is not an integer.
+
+    Examples
+    --------
+    >>> import slidedot as sd
+    >>> before = sd.get_num_threads()
+    >>> sd.set_num_threads(1)
+    >>> sd.get_num_threads()
+    1
+    >>> sd.set_num_threads(before)
+    """
+    global _count
+    n = integer("set_num_threads", "n", n)
+    if n > MAX_THREADS:
+        raise ValueError(f"set_num_threads: n must be <= {MAX_THREADS}, got n={n}")
+    _count = n
+
+
+def get_num_threads():
+    """Return how many threads each call may use.
+
+    The default is ``SLIDEDOT_NUM_THREADS``, else ``OMP_NUM_THREADS``, else the CPUs that this
+    process may use. A forked child computes with one thread whatever this says, because OpenMP
+    does not survive a fork.
+
+    Returns
+    -------
+    int
+        The number of threads.
+
+    Examples
+    --------
+    >>> import slidedot as sd
+    >>> with sd.num_threads(2):
+    ...     sd.get_num_threads()
+    2
+    """
+    return _count
+
+
+@contextlib.contextmanager
+def num_threads(n):
+    """Use `n` threads within a ``with`` block, in the whole process.
+
+    Parameters
+    ----------
+    n : int
+        From 1 to 256.
+
+    Returns
+    -------
+    context manager
+        On leaving the block the former number holds again.
+
+    Raises
+    ------
+    ValueError
+        `n` is out of range.
+    TypeError
+        `n` is not an integer.
+
+    Examples
+    --------
+    >>> import slidedot as sd
+    >>> with sd.num_threads(1):
+    ...     sd.get_num_threads()
+    1
+    """
+    before = _count
+    set_num_threads(n)
+    try:
+        yield
+    finally:
+        set_num_threads(before)
+
+
+def threads_for(work):
+    """Return the threads to use for `work` multiply-adds or moved elements."""
+    if _forked:
+        return 1
+    return max(1, min(_count, work // WORK_PER_THREAD))
+
+
+def _after_fork():
+    # libgomp's threads do not exist in the child: its next parallel region would wait for ever
+    global _forked
+    _forked = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
