@@ -1,0 +1,48 @@
+# A layer's shape -> the sizes of its blocks: pure integers. What fixes the order of a sum (how many
+# terms are added up before the partial sum is) depends on the shape alone, never on the cache, the
+# batch or the threads; that keeps bits equal. The rest may follow the cache.
+from tile cimport SD_MAX_ROWS
+
+cdef enum:
+    TERMS = 512             # terms of a sum that are added up from zero
+    PIXELS = 256            # pixels of a weight gradient's sum, likewise
+    BAND_BYTES = 192 * 1024    # a packed band of the input: a part of the L2 cache
+    WEIGHT_BYTES = 128 * 1024  # packed weights that pass over it: another part
+    SUM_BYTES = 512 * 1024     # a band's partial sums, touched once per TERMS terms
+    WEIGHTS = 64 * 1024     # weight gradients up to this many elements are summed in SEGMENTS
+    SEGMENTS = 8
+
+
+cdef inline Py_ssize_t parts(Py_ssize_t total, Py_ssize_t most) noexcept nogil:
+    """How many parts of at most `most` hold `total`; at least one."""
+    return max(1, (total + most - 1) // most)
+
+
+cdef inline Py_ssize_t even(Py_ssize_t total, Py_ssize_t most) noexcept nogil:
+    """The size, at most `most`, of as few and as equal parts of `total` as can be."""
+    cdef Py_ssize_t count = parts(total, max(1, most))
+    return max(1, (total + count - 1) // count)
+
+
+cdef struct Panels:  # output channels in groups that fill the tile's rows as evenly as can be
+    Py_ssize_t count, base, larger  # the first `larger` panels have base + 1 rows
+
+
+cdef inline Panels panels_of(Py_ssize_t channels) noexcept nogil:
+    cdef Panels p
+    p.count = parts(channels, SD_MAX_ROWS)
+    p.base = channels // p.count
+    p.larger = channels % p.count
+    return p
+
+
+cdef inline Py_ssize_t panel_start(Panels *p, Py_ssize_t i) noexcept nogil:
+    return i * p.base + min(i, p.larger)
+
+
+cdef inline Py_ssize_t panel_rows(Panels *p, Py_ssize_t i) noexcept nogil:
+    return p.base + (1 if i < p.larger else 0)
+
+
+cdef inline Py_ssize_t widest_panel(Panels *p) noexcept nogil:
+    return panel_rows(p, 0)

@@ -1,0 +1,57 @@
+# The padded row: pixels first, first + step, first + 2 step, ... of an input row of any stride,
+# with what lies outside the row filled in. A row of stride s is staged as s such rows, its phases,
+# and then every tap of every window is a contiguous run.
+from cython cimport floating
+from libc.string cimport memcpy
+
+
+cdef inline Py_ssize_t first_inside(Py_ssize_t first, Py_ssize_t step) noexcept nogil:
+    """The smallest j >= 0 with first + j * step >= 0."""
+    return 0 if first >= 0 else (-first - 1) // step + 1
+
+
+cdef inline Py_ssize_t count_inside(
+    Py_ssize_t first, Py_ssize_t step, Py_ssize_t size, Py_ssize_t count
+) noexcept nogil:
+    """How many j in [0, count) have first + j * step < size."""
+    if first >= size:
+        return 0
+    return min((size - first - 1) // step + 1, count)
+
+
+cdef inline void fill_row(
+    floating *row, Py_ssize_t count, const floating *pixels, Py_ssize_t stride, Py_ssize_t size,
+    Py_ssize_t first, Py_ssize_t step, floating outside,
+) noexcept nogil:
+    """row[j] = pixels[first + j * step], or `outside`."""
+    cdef Py_ssize_t high = count_inside(first, step, size, count)
+    cdef Py_ssize_t low = min(first_inside(first, step), high)
+    cdef Py_ssize_t j, jump = step * stride
+    cdef const floating *p = pixels + first * stride
+    for j in range(low):
+        row[j] = outside
+    if jump == 1:
+        for j in range(low, high):
+            row[j] = p[j]
+    else:
+        for j in range(low, high):
+            row[j] = p[j * jump]
+    for j in range(high, count):
+        row[j] = outside
+
+
+cdef inline void add_row(
+    floating *pixels, Py_ssize_t size, Py_ssize_t first, Py_ssize_t step,
+    const floating *row, Py_ssize_t stride, Py_ssize_t count,
+) noexcept nogil:
+    """pixels[first + j * step] += row[j]: the adjoint of `fill_row`."""
+    cdef Py_ssize_t high = count_inside(first, step, size, count)
+    cdef Py_ssize_t low = min(first_inside(first, step), high)
+    cdef Py_ssize_t j
+    cdef floating *p = pixels + first
+    if step == 1 and stride == 1:
+        for j in range(low, high):
+            p[j] += row[j]
+    else:
+        for j in range(low, high):
+            p[j * step] += row[j * stride]

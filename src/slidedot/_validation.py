@@ -1,0 +1,179 @@
+"""Arrays and arguments: what is refused, and the words of the error.
+
+Each check names the function, the argument and its value, and none of them allocates a result or
+writes. Numbers are checked in `slidedot.geometry`, which needs them for its own functions.
+"""
+
+import math
+
+import numpy as np
+
+from slidedot.geometry import SSIZE_MAX, shown
+
+FLOATS = (np.float32, np.float64)
+
+#: How hard to look whether two arrays of interleaved strides share memory before refusing them.
+OVERLAP_WORK = 10_000
+
+
+def _array(function, name, value):
+    """Return `value` as a plain array; what NumPy takes without asking is taken."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{function}: {name} is a masked array; call .filled() on it first")
+    try:
+        return np.asarray(value)
+    except Exception as error:
+        raise TypeError(
+            f"{function}: {name} must be an array, got {type(value).__name__}: {error}"
+        ) from error
+
+
+def _axes(function, name, value, ndim, axes):
+    if value.ndim not in ndim:
+        raise ValueError(f"{function}: {name} must be {axes}, got shape {value.shape}")
+    return value
+
+
+def floats(function, name, value, ndim, axes):
+    """Return a float32 or float64 array of any strides; `ndim` lists how many axes it may have,
+    `axes` says which."""
+    value = _array(function, name, value)
+    if value.dtype.type not in FLOATS:
+        raise TypeError(f"{function}: {name} must be float32 or float64, got {value.dtype}")
+    return _axes(function, name, value, ndim, axes)
+
+
+def indices(function, name, value, ndim, axes):
+    """Return an array of any integer type and any strides; see `floats`."""
+    value = _array(function, name, value)
+    if value.dtype.kind not in "iu":
+        raise TypeError(f"{function}: {name} must be of an integer dtype, got {value.dtype}")
+    return _axes(function, name, value, ndim, axes)
+
+
+def plain(array):
+    """Return what a kernel reads: `array` with its strides, or a copy if it is byte-swapped or
+    unaligned. To be called once `output` has seen the array itself."""
+    if array is None or (
+        array.dtype.isnative
+        and array.flags.aligned
+        and not any(stride % array.itemsize for stride in array.strides)
+    ):
+        return array
+    return array.astype(array.dtype.newbyteorder("="), order="C")
+
+
+def not_empty(function, name, value):
+    """Refuse planes without channels, rows or columns; a batch may be empty."""
+    if 0 in value.shape[-3:]:
+        raise ValueError(
+            f"{function}: {name} needs at least one channel, row and column, "
+            f"got shape {value.shape}"
+        )
+
+
+def images(function, name, value):
+    """Return an image or a batch of them as ``(N, C, H, W)``, and whether it was one image."""
+    value = floats(function, name, value, (3, 4), "(N, C, H, W) or (C, H, W)")
+    not_empty(function, name, value)
+    return (value[None], True) if value.ndim == 3 else (value, False)
+
+
+def one_dtype(function, **arrays):
+    """Refuse arrays of different dtypes."""
+    (first, expected), *others = ((n, a) for n, a in arrays.items() if a is not None)
+    for name, value in others:
+        if value.dtype.type is not expected.dtype.type:
+            raise TypeError(
+                f"{function}: {first} and {name} must have one dtype, "
+                f"got {expected.dtype} and {value.dtype}"
+            )
+
+
+def shape(function, name, value, expected):
+    """Refuse an array of another shape than `expected`."""
+    if value.shape != tuple(expected):
+        raise ValueError(
+            f"{function}: {name} must have shape {tuple(expected)}, got shape {value.shape}"
+        )
+
+
+def choice(function, name, value, allowed):
+    """Refuse a value that is none of `allowed`."""
+    if not (value is None or isinstance(value, str)) or value not in allowed:
+        names = ", ".join(repr(a) for a in allowed)
+        raise ValueError(f"{function}: {name} must be one of {names}, got {name}={shown(value)}")
+    return value
+
+
+def empty(function, shape, dtype):
+    """Return a new array; a size that memory cannot hold is a MemoryError that names it."""
+    size = math.prod(n for n in shape if n) * np.dtype(dtype).itemsize
+    try:
+        if size > SSIZE_MAX:
+            raise MemoryError
+        return np.empty(shape, dtype)
+    except MemoryError:
+        raise MemoryError(
+            f"{function}: a result of shape {tuple(shape)} and dtype {np.dtype(dtype)} "
+            f"takes {size} bytes"
+        ) from None
+
+
+def _overlaps_itself(value):
+    """Whether two elements of an array may share memory: its axes do not nest."""
+    reach = value.itemsize
+    for stride, size in sorted((abs(s), n) for s, n in zip(value.strides, value.shape, strict=True)):
+        if size > 1:
+            if stride < reach:
+                return True
+            reach += stride * (size - 1)
+    return False
+
+
+def _share_memory(a, b):
+    try:
+        return np.may_share_memory(a, b) and np.shares_memory(a, b, max_work=OVERLAP_WORK)
+    except np.exceptions.TooHardError:
+        return True
+
+
+def output(function, out, shape, dtype, **inputs):
+    """Return the contiguous array that a kernel fills: `out` itself where it can be, else new.
+
+    `inputs` are the arrays that `out` must not share memory with. `deliver` takes it from there.
+    """
+    if out is None:
+        return empty(function, shape, dtype)
+    if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
+        raise TypeError(f"{function}: out must be a NumPy array, got {type(out).__name__}")
+    if out.dtype != dtype:
+        raise TypeError(f"{function}: out must have dtype {np.dtype(dtype)}, got {out.dtype}")
+    if out.shape != tuple(shape):
+        raise ValueError(f"{function}: out must have shape {tuple(shape)}, got shape {out.shape}")
+    if not out.flags.writeable:
+        raise ValueError(f"{function}: out is read-only")
+    if out.size and _overlaps_itself(out):
+        raise ValueError(
+            f"{function}: out overlaps itself, with strides {out.strides} and shape {out.shape}"
+        )
+    for name, value in inputs.items():
+        if value is not None and _share_memory(out, value):
+            raise ValueError(f"{function}: out shares memory with {name}")
+    if out.flags.c_contiguous and out.flags.aligned:
+        return out
+    return empty(function, shape, dtype)
+
+
+def deliver(y, out):
+    """Return the result `y` of `output`, in `out` if the caller gave it."""
+    if out is None or y is out:
+        return y
+    out[...] = y
+    return out
+
+
+def workspace(function, done):
+    """Turn a kernel's word that it got no workspace into an error."""
+    if not done:
+        raise MemoryError(f"{function}: no memory for the workspace")

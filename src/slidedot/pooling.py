@@ -1,0 +1,174 @@
+"""Max pooling with the place of each maximum, and its gradient."""
+
+import numpy as np
+
+from slidedot import _dispatch, _threads, _validation
+from slidedot.geometry import empty_window, pair, shown, windows
+
+__all__ = ["max_pool2d", "max_pool2d_backward"]
+
+
+def _pool_windows(function, size, kernel_size, stride, padding, dilation, ceil_mode):
+    """Return the axes of windows each of which holds a pixel."""
+    if stride is None:
+        stride = kernel_size
+    axes = windows(function, size, kernel_size, stride, padding, dilation, ceil_mode)
+    for axis in axes:
+        if max(axis.before, axis.after) >= axis.span:
+            raise ValueError(
+                f"{function}: padding must be less than the dilated kernel, {axis.span} pixels, "
+                f"got padding={shown(padding)}"
+            )
+        window = empty_window(axis)
+        if window is not None:
+            raise ValueError(
+                f"{function}: padding={shown(padding)} with dilation {axis.dilation} makes a "
+                f"window, number {window}, that holds none of the input's {axis.size} pixels"
+            )
+    return axes
+
+
+def max_pool2d(
+    x,
+    kernel_size,
+    *,
+    stride=None,
+    padding=0,
+    dilation=1,
+    ceil_mode=False,
+    return_argmax=False,
+    out=None,
+):
+    """Take the maximum of each window, and where it was.
+
+    ``y[n, c, oy, ox] = max over i, j of x[n, c, oy * stride + i * dilation - top, ...]``. The
+    first maximum in row-major order wins a tie. A NaN wins over every number, the first NaN's
+    place is stored. Padding never wins: a window of -inf alone has a real index.
+
+    Parameters
+    ----------
+    x : ndarray, (N, C, H, W) or (C, H, W), float32 or float64
+        A batch of images, or one.
+    kernel_size, dilation : int or (int, int)
+        The window ``(kh, kw)`` and the step between its taps, in pixels.
+    stride : int or (int, int), optional
+        The step between windows; `kernel_size` if not given.
+    padding : int, (int, int), ((int, int), (int, int)), "valid" or "same"
+        Pixels around the image, less than the dilated kernel.
+    ceil_mode : bool
+        Round the output's size up: a last window may hang over the end, if it starts inside the
+        image or the padding before it.
+    return_argmax : bool
+        Return the places too.
+    out : ndarray, optional
+        Where to put the maxima.
+
+    Returns
+    -------
+    y : ndarray, (N, C, OH, OW) or (C, OH, OW)
+        The maxima, of the dtype of `x`.
+    argmax : ndarray, int32 (int64 where H * W > 2**31 - 1)
+        With `return_argmax`: for each maximum ``h * W + w`` in its input plane.
+
+    Raises
+    ------
+    ValueError
+        A number out of range, a kernel larger than the padded image, a window that holds only
+        padding, an `out` that does not fit.
+    TypeError
+        An array of another dtype, a number that is not an integer.
+    MemoryError
+        The result does not fit into memory.
+
+    Examples
+    --------
+    >>> import numpy as np, slidedot as sd
+    >>> x = np.array([[[1.0, 5.0, 2.0, 0.0], [3.0, 4.0, 8.0, 8.0]]])
+    >>> y, argmax = sd.max_pool2d(x, 2, return_argmax=True)
+    >>> y, argmax
+    (array([[[5., 8.]]]), array([[[1, 6]]], dtype=int32))
+    """
+    function = "max_pool2d"
+    x, single = _validation.images(function, "x", x)
+    h, w = _pool_windows(function, x.shape[2:], kernel_size, stride, padding, dilation, ceil_mode)
+    shape = (*x.shape[:2], h.out, w.out)
+    y = _validation.output(function, out, shape[1:] if single else shape, x.dtype.type, x=x)
+    x = _validation.plain(x)
+    argmax = None
+    if return_argmax:
+        index = np.int32 if h.size * w.size <= 2**31 - 1 else np.int64
+        argmax = _validation.empty(function, shape, index)
+    if y.size:
+        threads = _threads.threads_for(y.size * h.kernel * w.kernel)
+        _validation.workspace(
+            function,
+            _dispatch.kernels.pooling.max_forward(x, y.reshape(shape), argmax, h, w, threads),
+        )
+    y = _validation.deliver(y, out)
+    return (y, argmax[0] if single else argmax) if return_argmax else y
+
+
+def max_pool2d_backward(grad_out, argmax, input_size, *, out=None):
+    """Return the gradient of `max_pool2d`: each window's gradient goes to its maximum.
+
+    ``x[n, c, argmax[n, c, oy, ox]] += grad_out[n, c, oy, ox]``; where windows overlap, gradients
+    add up, in row-major order.
+
+    Parameters
+    ----------
+    grad_out : ndarray, (N, C, OH, OW) or (C, OH, OW), float32 or float64
+        The gradient for the maxima.
+    argmax : ndarray of any integer dtype, the shape of `grad_out`
+        The places that `max_pool2d` returned.
+    input_size : int or (int, int)
+        ``(H, W)`` of the input of `max_pool2d`.
+    out : ndarray, optional
+        Where to put the result.
+
+    Returns
+    -------
+    ndarray, (N, C, H, W) or (C, H, W)
+        The gradient for the input, of the dtype of `grad_out`.
+
+    Raises
+    ------
+    ValueError
+        Shapes that do not fit, an `out` that does not fit.
+    TypeError
+        An array of another dtype.
+    IndexError
+        An index outside ``0 <= index < H * W``; nothing has been written then.
+    MemoryError
+        The result does not fit into memory.
+
+    Examples
+    --------
+    >>> import numpy as np, slidedot as sd
+    >>> sd.max_pool2d_backward(np.array([[[10.0, 20.0]]]), np.array([[[1, 6]]]), (2, 4))
+    array([[[ 0., 10.,  0.,  0.],
+            [ 0.,  0., 20.,  0.]]])
+    """
+    function = "max_pool2d_backward"
+    axes = "(N, C, OH, OW) or (C, OH, OW)"
+    grad_out = _validation.floats(function, "grad_out", grad_out, (3, 4), axes)
+    argmax = _validation.indices(function, "argmax", argmax, (3, 4), axes)
+    _validation.not_empty(function, "grad_out", grad_out)
+    _validation.shape(function, "argmax", argmax, grad_out.shape)
+    h, w = pair(function, "input_size", input_size)
+    if argmax.size:
+        for index in (argmax.min(), argmax.max()):
+            if not 0 <= int(index) < h * w:
+                raise IndexError(
+                    f"{function}: argmax must be in [0, {h} * {w}), got argmax={index}"
+                )
+    shape = (*grad_out.shape[:-2], h, w)
+    x = _validation.output(
+        function, out, shape, grad_out.dtype.type, grad_out=grad_out, argmax=argmax
+    )
+    index = np.int32 if argmax.dtype == np.int32 else np.int64
+    grad_out = np.ascontiguousarray(_validation.plain(grad_out))
+    argmax = np.ascontiguousarray(argmax, index)
+    batch = (slice(None),) if grad_out.ndim == 4 else (None,)
+    threads = _threads.threads_for(x.size)
+    _dispatch.kernels.pooling.max_backward(grad_out[batch], argmax[batch], x[batch], threads)
+    return _validation.deliver(x, out)
