@@ -5,7 +5,6 @@ row of the columns is one tap's view of one channel, so it is filled, and added 
 the image. Tasks are the planes (n, c); a plane's columns are read and written in one fixed order.
 """
 
-cimport cython
 from cython cimport floating
 from cython.parallel cimport prange
 from libc.string cimport memset

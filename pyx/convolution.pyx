@@ -1,25 +1,30 @@
 """Convolution and its gradients, as implicit matrix products over one register tile.
 
-Forward:        y[n, k, o] = bias[k] + sum over c, tap of weight[k, c, tap] * x[n, c, o * stride + tap]
-Gradient for x: x[n, c, i] = sum over k, tap of weight[k, c, tap] * grad_out[n, k, (i - tap) / stride]
-    Both gather: an output is a sum over source channels and taps, so one driver does both. With a
-    stride the gradient's pixels fall into stride * stride phases, and each phase has its own taps.
+Forward:
+    y[n, k, o] = bias[k] + sum over c, tap of weight[k, c, tap] * x[n, c, o * stride + tap]
+Gradient for x:
+    x[n, c, i] = sum over k, tap of weight[k, c, tap] * grad_out[n, k, (i - tap) / stride]
+Gradient for weight:
+    weight[k, c, tap] = sum over n, o of grad_out[n, k, o] * x[n, c, o * stride + tap]
+
+The first two gather: an output is a sum over source channels and taps, so one driver does both.
+With a stride the gradient's pixels fall into stride * stride phases, and each has its own taps.
     Loops: images, group, band of rows and columns; block of source channels (packed once, with its
-    padding, so that a tap is an offset); phase, panel of output channels, tile of pixels.
-Gradient for weight: weight[k, c, tap] = sum over n, o of grad_out[n, k, o] * x[n, c, o * stride + tap]
+    padding, so that a tap is an offset); phase, panels that stay in the cache, tile of pixels,
+    panel of output channels.
+The gradient for weight contracts over pixels.
     Loops: segment of pixels, group, part of the (c, tap) lanes; block of pixels; column of lanes,
     panel of output channels.
 """
 
-cimport cython
 from cython cimport floating
 from cython.parallel cimport parallel, prange, threadid
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from blocking cimport (
-    BAND_BYTES, PIXELS, SEGMENTS, SUM_BYTES, TERMS, WEIGHT_BYTES, WEIGHTS, Panels, even, panel_rows, panel_start, panels_of,
-    parts, widest_panel,
+    BAND_BYTES, PIXELS, SEGMENTS, SUM_BYTES, TERMS, WEIGHT_BYTES, WEIGHTS, Panels, even,
+    panel_rows, panel_start, panels_of, parts, widest_panel,
 )
 from rows cimport fill_row
 from scratch cimport Scratch, scratch_free, scratch_part, scratch_take

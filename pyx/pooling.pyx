@@ -8,7 +8,6 @@ number and no later NaN beats it. The index starts at the window's first pixel, 
 Backward: plane by plane, each gradient is added at its stored place, in row-major order.
 """
 
-cimport cython
 from cython cimport floating
 from cython.parallel cimport parallel, prange, threadid
 from libc.math cimport INFINITY

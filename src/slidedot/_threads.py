@@ -9,7 +9,7 @@ from slidedot.geometry import integer, shown
 MAX_THREADS = 256
 
 #: Below this many multiply-adds (or moved elements) per thread, waking it costs more than it gives.
-WORK_PER_THREAD = 200_000
+WORK_PER_THREAD = 1_000_000
 
 
 def _default():

@@ -16,7 +16,7 @@ FLOATS = (np.float32, np.float64)
 OVERLAP_WORK = 10_000
 
 
-def _array(function, name, value):
+def array(function, name, value):
     """Return `value` as a plain array; what NumPy takes without asking is taken."""
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{function}: {name} is a masked array; call .filled() on it first")
@@ -29,38 +29,38 @@ def _array(function, name, value):
 
 
 def _axes(function, name, value, ndim, axes):
-    if value.ndim not in ndim:
+    if ndim is not None and value.ndim not in ndim:
         raise ValueError(f"{function}: {name} must be {axes}, got shape {value.shape}")
     return value
 
 
-def floats(function, name, value, ndim, axes):
+def floats(function, name, value, ndim=None, axes=None):
     """Return a float32 or float64 array of any strides; `ndim` lists how many axes it may have,
     `axes` says which."""
-    value = _array(function, name, value)
+    value = array(function, name, value)
     if value.dtype.type not in FLOATS:
         raise TypeError(f"{function}: {name} must be float32 or float64, got {value.dtype}")
     return _axes(function, name, value, ndim, axes)
 
 
-def indices(function, name, value, ndim, axes):
+def indices(function, name, value, ndim=None, axes=None):
     """Return an array of any integer type and any strides; see `floats`."""
-    value = _array(function, name, value)
+    value = array(function, name, value)
     if value.dtype.kind not in "iu":
         raise TypeError(f"{function}: {name} must be of an integer dtype, got {value.dtype}")
     return _axes(function, name, value, ndim, axes)
 
 
-def plain(array):
-    """Return what a kernel reads: `array` with its strides, or a copy if it is byte-swapped or
+def plain(value):
+    """Return what a kernel reads: `value` with its strides, or a copy if it is byte-swapped or
     unaligned. To be called once `output` has seen the array itself."""
-    if array is None or (
-        array.dtype.isnative
-        and array.flags.aligned
-        and not any(stride % array.itemsize for stride in array.strides)
+    if value is None or (
+        value.dtype.isnative
+        and value.flags.aligned
+        and not any(stride % value.itemsize for stride in value.strides)
     ):
-        return array
-    return array.astype(array.dtype.newbyteorder("="), order="C")
+        return value
+    return value.astype(value.dtype.newbyteorder("="), order="C")
 
 
 def not_empty(function, name, value):
@@ -123,7 +123,8 @@ def empty(function, shape, dtype):
 def _overlaps_itself(value):
     """Whether two elements of an array may share memory: its axes do not nest."""
     reach = value.itemsize
-    for stride, size in sorted((abs(s), n) for s, n in zip(value.strides, value.shape, strict=True)):
+    nested = sorted(zip(map(abs, value.strides), value.shape, strict=True))
+    for stride, size in nested:
         if size > 1:
             if stride < reach:
                 return True

@@ -11,6 +11,7 @@ from slidedot.geometry import divide_channels, integer, shown, windows
 __all__ = ["Conv2dGradients", "conv2d", "conv2d_backward"]
 
 ALGORITHMS = ("auto", "direct", "im2col")
+ACTIVATIONS = (None, "relu")
 NAMES = ("x", "weight", "bias")
 
 
@@ -138,10 +139,8 @@ def conv2d(
     """
     function = "conv2d"
     _validation.choice(function, "algorithm", algorithm, ALGORITHMS)
-    _validation.choice(function, "activation", activation, (None, "relu"))
-    x, single, weight, h, w, groups = _layer(
-        function, x, weight, stride, padding, dilation, groups
-    )
+    _validation.choice(function, "activation", activation, ACTIVATIONS)
+    x, single, weight, h, w, groups = _layer(function, x, weight, stride, padding, dilation, groups)
     n, k = x.shape[0], weight.shape[0]
     if bias is not None:
         bias = _validation.floats(function, "bias", bias, (1,), "(K,)")
@@ -261,9 +260,7 @@ def conv2d_backward(
         raise ValueError(
             f"{function}: need must be a tuple of 'x', 'weight' and 'bias', got need={shown(need)}"
         )
-    x, single, weight, h, w, groups = _layer(
-        function, x, weight, stride, padding, dilation, groups
-    )
+    x, single, weight, h, w, groups = _layer(function, x, weight, stride, padding, dilation, groups)
     n, k = x.shape[0], weight.shape[0]
     grad_out = _validation.floats(
         function, "grad_out", grad_out, (3, 4), "(N, K, OH, OW) or (K, OH, OW)"

@@ -272,6 +272,8 @@ def _layer_window(layer):
                 f"first terms, got {shown(layer)}"
             )
         return tuple(layer) + (1, 1, 0, 1)[len(layer) :]
+    if hasattr(layer, "in_features"):
+        raise ValueError(f"receptive_field: a fully connected layer sees all pixels, got {layer!r}")
     if hasattr(layer, "forward"):
         return 1, 1, 0, 1  # acts on each pixel by itself
     return layer, 1, 0, 1
@@ -299,8 +301,8 @@ def receptive_field(layers):
     Raises
     ------
     ValueError
-        A number out of range, or padding "same" with a stride over 1, which places the windows
-        by the input's size.
+        A number out of range, a fully connected layer, or padding "same" with a stride over 1,
+        which places the windows by the input's size.
     TypeError
         A number that is not an integer.
 
