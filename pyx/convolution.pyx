@@ -12,9 +12,9 @@ With a stride the gradient's pixels fall into stride * stride phases, and each h
     Loops: images, group, band of rows and columns; block of source channels (packed once, with its
     padding, so that a tap is an offset); phase, panels that stay in the cache, tile of pixels,
     panel of output channels.
-The gradient for weight contracts over pixels.
-    Loops: segment of pixels, group, part of the (c, tap) lanes; block of pixels; column of lanes,
-    panel of output channels.
+The gradient for weight contracts over pixels, from the same packed block.
+    Loops: segment of pixels, group, share of the output channels; block of pixels, block of input
+    channels; output channels that stay in L2, taps that stay in L1, and the dot tile.
 """
 
 from cython cimport floating
@@ -23,12 +23,15 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from blocking cimport (
-    BAND_BYTES, PIXELS, SEGMENTS, SUM_BYTES, TERMS, WEIGHT_BYTES, WEIGHTS, Panels, even,
+    BAND_BYTES, PIXELS, SEGMENTS, SUM_BYTES, TAP_BYTES, TERMS, WEIGHT_BYTES, WEIGHTS, Panels, even,
     panel_rows, panel_start, panels_of, parts, widest_panel,
 )
 from rows cimport fill_row
 from scratch cimport Scratch, scratch_free, scratch_part, scratch_take
-from tile cimport SD_MAX_ROWS, SD_MAX_VECTORS, SD_VECTOR_BYTES, SD_VECTORS, tile
+from tile cimport (
+    SD_DOT_ROWS, SD_DOT_TAPS, SD_MAX_ROWS, SD_MAX_VECTORS, SD_VECTOR_BYTES, SD_VECTORS, dot_tile,
+    tile,
+)
 from views cimport Axis, View, axis, view
 
 
@@ -536,134 +539,123 @@ def gradient_x(grad_out, weight, x, rows, columns, Py_ssize_t groups, int thread
 
 
 cdef struct Contract:
-    Axis h, w
-    Py_ssize_t images, groups, channels, outputs, lanes_total  # lanes (c, kh, kw), per group
-    Py_ssize_t x_sn, x_sc, x_sh, x_sw, g_sn, g_sc, g_sh, g_sw
-    Panels panels
-    Py_ssize_t width          # lanes of a tile
-    Py_ssize_t rows, columns, bands_h, bands_w  # blocks of pixels
-    Py_ssize_t segments, split                  # parts of the pixels and of the lanes
-    Py_ssize_t part                             # lanes of such a part: whole tiles
+    Gather x  # how the input is packed: as in forward, a row of its own for each tap
+    Py_ssize_t g_sn, g_sc, g_sh, g_sw
+    Py_ssize_t bands, pixels            # blocks of pixels, and the most pixels of one
+    bint in_place
+    Py_ssize_t taps, resident           # taps that stay in L1, output channels that stay in L2
+    Py_ssize_t segments, share, shares  # parts of the bands, and of the output channels
 
 
 cdef void choose_contract(Contract *job, Py_ssize_t itemsize, int threads) noexcept nogil:
-    cdef Py_ssize_t lanes = SD_VECTOR_BYTES // itemsize
-    job.lanes_total = job.channels * job.h.kernel * job.w.kernel
-    job.panels = panels_of(job.outputs)
-    job.width = min(SD_VECTORS(widest_panel(&job.panels)), parts(job.lanes_total, lanes)) * lanes
-    job.columns = even(job.w.out, PIXELS)
-    job.rows = even(job.h.out, PIXELS // job.columns)
-    job.bands_h = parts(job.h.out, job.rows)
-    job.bands_w = parts(job.w.out, job.columns)
+    cdef Gather *x = &job.x
+    cdef Py_ssize_t tasks
+    x.lanes = SD_VECTOR_BYTES // itemsize
+    x.panels = panels_of(x.outputs)
+    x.vectors = x.share = 1
+    x.columns = even(x.w.outputs, PIXELS)
+    x.rows = even(x.h.outputs, PIXELS // x.columns)
+    x.batch = 1
+    if x.rows == x.h.outputs and x.columns == x.w.outputs:
+        x.batch = even(x.images, PIXELS // (x.rows * x.columns))
+    count_blocks(x)
+    x.block = even(x.channels, BAND_BYTES // itemsize // x.plane)
+    x.blocks = parts(x.channels, x.block)
+    job.bands = x.batches * x.bands_h * x.bands_w
+    job.pixels = parts(x.rows * x.batch * x.columns, x.lanes) * x.lanes
+    job.taps = SD_DOT_TAPS * max(
+        1, TAP_BYTES // itemsize * x.h.taps * x.w.taps // (x.plane * SD_DOT_TAPS))
+    job.resident = SD_DOT_ROWS * max(
+        1, WEIGHT_BYTES // itemsize // (job.pixels * SD_DOT_ROWS))
+    # whole vectors of pixels that lie end to end need no packing
+    job.in_place = (
+        x.batch == 1 and job.g_sw == 1 and x.columns % x.lanes == 0 and x.w.out % x.lanes == 0
+        and (x.rows == 1 or (x.columns == x.w.out and job.g_sh == x.w.out)))
     job.segments = 1
-    if job.groups * job.outputs * job.lanes_total <= WEIGHTS:
-        job.segments = max(1, min(SEGMENTS, job.images * job.bands_h * job.bands_w))
-    job.part = even(parts(job.lanes_total, job.width),
-                    parts(parts(job.lanes_total, job.width) * job.segments * job.groups,
-                          2 * threads)) * job.width
-    job.split = parts(job.lanes_total, job.part)
+    if x.groups * x.outputs * x.channels * x.h.taps * x.w.taps <= WEIGHTS:
+        job.segments = min(SEGMENTS, job.bands)
+    job.share = x.outputs
+    tasks = job.segments * x.groups
+    if threads > 1 and tasks < 2 * threads:
+        job.share = even(x.outputs, parts(x.outputs, parts(2 * threads, tasks)))
+    job.shares = parts(x.outputs, job.share)
 
 
 cdef void pack_grad_out(
-    floating *a, floating *strip, const floating *g, Contract *job, Py_ssize_t rows,
-    Py_ssize_t columns,
+    floating *a, const floating *g, Contract *job, Py_ssize_t outputs, Py_ssize_t images,
+    Py_ssize_t rows, Py_ssize_t columns,
 ) noexcept nogil:
-    """[panel][pixel][output channel of the panel] of one block of pixels."""
-    cdef Py_ssize_t p, i, r, o, pixel, size, pixels = rows * columns
-    for p in range(job.panels.count):
-        size = panel_rows(&job.panels, p)
-        o = panel_start(&job.panels, p)
-        for i in range(size):
-            for r in range(rows):
-                fill_row(strip + i * pixels + r * columns, columns,
-                         g + (o + i) * job.g_sc + r * job.g_sh, job.g_sw, columns, 0, 1,
-                         <floating> 0)
-        for pixel in range(pixels):
-            for i in range(size):
-                a[i] = strip[i * pixels + pixel]
-            a += size
-
-
-cdef void pack_lanes(
-    floating *b, floating *strip, const floating *x, Contract *job, Py_ssize_t lane0,
-    Py_ssize_t row0, Py_ssize_t column0, Py_ssize_t rows, Py_ssize_t columns,
-) noexcept nogil:
-    """[pixel][lane] of one tile's width of lanes: what the taps see from each pixel."""
-    cdef Py_ssize_t lane, tap, r, iy, pixel, pixels = rows * columns
-    cdef Py_ssize_t taps = job.h.kernel * job.w.kernel
-    cdef Py_ssize_t count = min(job.width, job.lanes_total - lane0)
-    for lane in range(count):
-        tap = (lane0 + lane) % taps
+    """[output channel][row][image][column], as the pixels of the packed input lie."""
+    cdef Py_ssize_t o, r, n
+    for o in range(outputs):
         for r in range(rows):
-            iy = ((row0 + r) * job.h.stride + tap // job.w.kernel * job.h.dilation
-                  - job.h.before)
-            fill_row(
-                strip + lane * pixels + r * columns, columns,
-                x + (lane0 + lane) // taps * job.x_sc + iy * job.x_sh, job.x_sw,
-                job.w.size if 0 <= iy < job.h.size else 0,
-                column0 * job.w.stride + tap % job.w.kernel * job.w.dilation - job.w.before,
-                job.w.stride, <floating> 0)
-    for pixel in range(pixels):
-        for lane in range(count):
-            b[lane] = strip[lane * pixels + pixel]
-        for lane in range(count, job.width):
-            b[lane] = 0
-        b += job.width
+            for n in range(job.x.batch):
+                fill_row(a + (r * job.x.batch + n) * job.x.columns, job.x.columns,
+                         g + n * job.g_sn + o * job.g_sc + r * job.g_sh, job.g_sw,
+                         columns if n < images else 0, 0, 1, <floating> 0)
+        a += job.pixels
 
 
 cdef void contract_task(
-    floating *partial, const floating *grad_out, const floating *x, floating *scratch,
-    Contract *job, const Py_ssize_t *off, Py_ssize_t task,
+    floating *partial, const floating *grad_out, const floating *x_in, floating *packed,
+    Contract *job, Py_ssize_t task,
 ) noexcept nogil:
-    """One segment's pixels, one group, one part of the lanes, into the segment's partial sum."""
-    cdef Py_ssize_t lane_first = task % job.split * job.part
-    cdef Py_ssize_t group = task // job.split % job.groups
-    cdef Py_ssize_t segment = task // (job.split * job.groups)
-    cdef Py_ssize_t lane_last = min(lane_first + job.part, job.lanes_total)
-    cdef Py_ssize_t blocks = job.images * job.bands_h * job.bands_w
-    cdef Py_ssize_t first = blocks * segment // job.segments
-    cdef Py_ssize_t last = blocks * (segment + 1) // job.segments
-    cdef Py_ssize_t block, n, row0, column0, rows, columns, lane0, p, i, lane, o, size, count
-    cdef floating *a = scratch
-    cdef floating *b = a + PIXELS * job.outputs
-    cdef floating *strip = b + PIXELS * job.width
-    cdef floating *buffer = strip + PIXELS * max(job.width, <Py_ssize_t> SD_MAX_ROWS)
-    cdef floating *to
-    partial += (segment * job.groups + group) * job.outputs * job.lanes_total
-    for block in range(first, last):
-        column0 = block % job.bands_w * job.columns
-        row0 = block // job.bands_w % job.bands_h * job.rows
-        n = block // (job.bands_w * job.bands_h)
-        rows = min(job.rows, job.h.out - row0)
-        columns = min(job.columns, job.w.out - column0)
-        pack_grad_out(
-            a, strip,
-            grad_out + n * job.g_sn + group * job.outputs * job.g_sc + row0 * job.g_sh
-            + column0 * job.g_sw, job, rows, columns)
-        lane0 = lane_first
-        while lane0 < lane_last:
-            pack_lanes(b, strip, x + n * job.x_sn + group * job.channels * job.x_sc, job, lane0,
-                       row0, column0, rows, columns)
-            count = min(job.width, job.lanes_total - lane0)
-            for p in range(job.panels.count):
-                size = panel_rows(&job.panels, p)
-                o = panel_start(&job.panels, p)
-                to = partial + o * job.lanes_total + lane0
-                if count == job.width:
-                    tile(size, job.width * <Py_ssize_t> sizeof(floating) // SD_VECTOR_BYTES,
-                         rows * columns, a + o * rows * columns, b, off, to, job.lanes_total,
-                         to if block > first else NULL, job.lanes_total, <floating *> NULL, False)
-                else:
-                    tile(size, job.width * <Py_ssize_t> sizeof(floating) // SD_VECTOR_BYTES,
-                         rows * columns, a + o * rows * columns, b, off, buffer, job.width,
-                         <floating *> NULL, 0, <floating *> NULL, False)
-                    for i in range(size):
-                        for lane in range(count):
-                            if block > first:
-                                to[i * job.lanes_total + lane] += buffer[i * job.width + lane]
-                            else:
-                                to[i * job.lanes_total + lane] = buffer[i * job.width + lane]
-            lane0 += job.width
+    """One segment's pixels, one group, some output channels, into the segment's partial sum."""
+    cdef Gather *x = &job.x
+    cdef Py_ssize_t first_output = task % job.shares * job.share
+    cdef Py_ssize_t outputs = min(job.share, x.outputs - first_output)
+    cdef Py_ssize_t group = task // job.shares % x.groups
+    cdef Py_ssize_t segment = task // (job.shares * x.groups)
+    cdef Py_ssize_t first = job.bands * segment // job.segments
+    cdef Py_ssize_t last = job.bands * (segment + 1) // job.segments
+    cdef Py_ssize_t taps = x.h.taps * x.w.taps, terms = x.channels * taps
+    cdef Py_ssize_t band, i, n0, row0, column0, rows, images, channel0, channels
+    cdef Py_ssize_t o, t, each, start, stop, outer, last_output, slack = x.lanes
+    cdef floating *a = packed + x.block * x.plane + slack
+    cdef const floating *g
+    cdef Py_ssize_t lda, pixels
+    memset(packed + x.block * x.plane, 0, slack * sizeof(floating))
+    partial += ((segment * x.groups + group) * x.outputs + first_output) * terms
+    grad_out += (group * x.outputs + first_output) * job.g_sc
+    x_in += group * x.channels * x.x_sc
+    for band in range(first, last):
+        column0 = band % x.bands_w * x.columns
+        row0 = band // x.bands_w % x.bands_h * x.rows
+        n0 = band // (x.bands_w * x.bands_h) * x.batch
+        images = min(x.batch, x.images - n0)
+        rows = min(x.rows, x.h.out - row0)
+        g, lda = grad_out + n0 * job.g_sn + row0 * job.g_sh + column0 * job.g_sw, job.g_sc
+        if not job.in_place:
+            pack_grad_out(a, g, job, outputs, images, rows, min(x.columns, x.w.out - column0))
+            g, lda = a, job.pixels
+        # the last columns of a narrower band are zeros only where they were packed
+        pixels = (rows * x.batch * x.columns if not job.in_place or x.rows > 1
+                  else min(x.columns, x.w.out - column0))
+        for i in range(x.blocks):
+            channel0 = i * x.block
+            channels = min(x.block, x.channels - channel0)
+            pack_block(packed, x_in + n0 * x.x_sn + channel0 * x.x_sc, x, channels, images,
+                       row0, column0)
+            outer = 0
+            while outer < outputs:  # gradients that stay in the L2 cache while the taps pass
+                last_output = min(outer + job.resident, outputs)
+                start = 0
+                while start < channels * taps:  # taps that stay in L1 while those gradients pass
+                    stop = min(start + job.taps, channels * taps)
+                    each = even(stop - start, SD_DOT_TAPS)
+                    o = outer
+                    while o < last_output:
+                        t = start
+                        while t < stop:
+                            dot_tile(min(<Py_ssize_t> SD_DOT_ROWS, last_output - o),
+                                     min(each, stop - t), pixels,
+                                     g + o * lda, lda, packed, x.off + t,
+                                     partial + o * terms + channel0 * taps + t, terms,
+                                     band > first)
+                            t += each
+                        o += SD_DOT_ROWS
+                    start = stop
+                outer = last_output
 
 
 cdef bint contract(
@@ -672,37 +664,33 @@ cdef bint contract(
     """False where the workspace could not be had."""
     cdef Scratch scratch, partials
     cdef Py_ssize_t task, segment, i, size
-    cdef Py_ssize_t off[PIXELS]
     cdef floating *partial = weight
+    cdef bint done = False
     choose_contract(job, sizeof(floating), threads)
-    size = job.groups * job.outputs * job.lanes_total
-    if job.images == 0:
-        memset(weight, 0, size * sizeof(floating))
-        return True
-    for i in range(PIXELS):
-        off[i] = i * job.width
-    partials.block = NULL
-    if job.segments > 1:
-        if not scratch_take(&partials, job.segments * size * <Py_ssize_t> sizeof(floating), 1):
-            return False
-        partial = <floating *> scratch_part(&partials, 0)
-    if not scratch_take(&scratch, sizeof(floating) * PIXELS * (
-            job.outputs + 2 * max(job.width, <Py_ssize_t> SD_MAX_ROWS) + SD_MAX_ROWS), threads):
-        scratch_free(&partials)
-        return False
-    with parallel(num_threads=threads):
-        for task in prange(job.segments * job.groups * job.split, schedule="dynamic"):
-            contract_task(partial, grad_out, x, <floating *> scratch_part(&scratch, threadid()),
-                          job, off, task)
-    if job.segments > 1:
-        for i in range(size):
-            weight[i] = partial[i]
-        for segment in range(1, job.segments):
-            for i in range(size):
-                weight[i] += partial[segment * size + i]
-    scratch_free(&partials)
-    scratch_free(&scratch)
-    return True
+    size = job.x.groups * job.x.outputs * job.x.channels * job.x.h.taps * job.x.w.taps
+    if offsets(&job.x):
+        if scratch_take(&partials, size * (job.segments if job.segments > 1 else 0)
+                        * <Py_ssize_t> sizeof(floating), 1):
+            if scratch_take(&scratch, (job.x.block * job.x.plane + 2 * job.x.lanes
+                            + job.share * job.pixels) * <Py_ssize_t> sizeof(floating), threads):
+                if job.segments > 1:
+                    partial = <floating *> scratch_part(&partials, 0)
+                with parallel(num_threads=threads):
+                    for task in prange(
+                            job.segments * job.x.groups * job.shares, schedule="dynamic"):
+                        contract_task(partial, grad_out, x,
+                                      <floating *> scratch_part(&scratch, threadid()), job, task)
+                if job.segments > 1:
+                    for i in range(size):
+                        weight[i] = partial[i]
+                    for segment in range(1, job.segments):
+                        for i in range(size):
+                            weight[i] += partial[segment * size + i]
+                done = True
+                scratch_free(&scratch)
+            scratch_free(&partials)
+        free(job.x.off)
+    return done
 
 
 def gradient_weight(grad_out, x, weight, rows, columns, Py_ssize_t groups, int threads):
@@ -710,53 +698,73 @@ def gradient_weight(grad_out, x, weight, rows, columns, Py_ssize_t groups, int t
 
     False where the workspace could not be had."""
     cdef View gv = view(grad_out), xv = view(x), wv = view(weight)
+    cdef Axis h = axis(rows), w = axis(columns)
     cdef Contract job
-    cdef bint done
-    job.h, job.w = axis(rows), axis(columns)
-    job.images, job.groups = xv.size[0], groups
-    job.channels, job.outputs = wv.size[1], wv.size[0] // groups
-    job.x_sn, job.x_sc, job.x_sh, job.x_sw = xv.stride[0], xv.stride[1], xv.stride[2], xv.stride[3]
-    job.g_sn, job.g_sc, job.g_sh, job.g_sw = gv.stride[0], gv.stride[1], gv.stride[2], gv.stride[3]
+    cdef bint done = False
     with nogil:
-        if xv.itemsize == sizeof(float):
-            done = contract(<float *> wv.data, <float *> gv.data, <float *> xv.data, &job, threads)
-        else:
-            done = contract(
-                <double *> wv.data, <double *> gv.data, <double *> xv.data, &job, threads)
+        describe_source(&job.x, &xv, groups)
+        job.x.outputs = wv.size[0] // groups
+        job.g_sn, job.g_sc = gv.stride[0], gv.stride[1]
+        job.g_sh, job.g_sw = gv.stride[2], gv.stride[3]
+        if forward_side(&job.x.h, &h, copies_pay(&h, 0)):
+            if forward_side(&job.x.w, &w, True):
+                if xv.itemsize == sizeof(float):
+                    done = contract(<float *> wv.data, <float *> gv.data, <float *> xv.data,
+                                    &job, threads)
+                else:
+                    done = contract(<double *> wv.data, <double *> gv.data, <double *> xv.data,
+                                    &job, threads)
+                free(job.x.w.origin)
+            free(job.x.h.origin)
     return done
 
 
 # --------------------------------------------------------------------------- gradient for bias
 
 
-cdef floating channel_sum(const floating *g, View *v) noexcept nogil:
-    """The sum of one channel over images, rows and pixels, in double, in a fixed order."""
-    cdef double sums[8]
-    cdef double total = 0
-    cdef Py_ssize_t n, y, i, j
-    cdef const floating *row
-    memset(sums, 0, sizeof(sums))
-    for n in range(v.size[0]):
-        for y in range(v.size[2]):
-            row = g + n * v.stride[0] + y * v.stride[2]
-            i = 0
-            while i + 8 <= v.size[3]:
-                for j in range(8):
-                    sums[j] += row[(i + j) * v.stride[3]]
-                i += 8
-            for j in range(v.size[3] - i):
-                sums[j] += row[(i + j) * v.stride[3]]
-    for j in range(8):
-        total += sums[j]
-    return <floating> total
-
-
 cdef void channel_sums(
-    floating *bias, const floating *g, View *v, int threads
+    floating *bias, const floating *g, View *v, Py_ssize_t channel, Py_ssize_t channels
 ) noexcept nogil:
-    cdef Py_ssize_t k
-    for k in prange(v.size[1], num_threads=threads, schedule="static"):
-        bias[k] = channel_sum(g + k * v.stride[1], v)
+    """The sums of a few channels over images and pixels, in a fixed order: runs of a plane are dot
+    products with ones, and their sums are added up in double."""
+    cdef double sums[SD_DOT_ROWS]
+    cdef floating run[SD_DOT_ROWS]
+    cdef floating ones[PIXELS]
+    cdef floating packed[SD_DOT_ROWS * PIXELS]
+    cdef Py_ssize_t n, i, j, k, count, none = 0, lanes = SD_VECTOR_BYTES // sizeof(floating)
+    cdef Py_ssize_t width = v.size[3], pixels = v.size[2] * width
+    cdef bint flat = v.stride[3] == 1 and v.stride[2] == width
+    cdef const floating *plane
+    for i in range(PIXELS):
+        ones[i] = 1
+    for k in range(channels):
+        sums[k] = 0
+    for n in range(v.size[0]):
+        plane = g + n * v.stride[0] + channel * v.stride[1]
+        i = 0
+        while i < pixels:
+            count = min(<Py_ssize_t> PIXELS, pixels - i)
+            if flat and count % lanes == 0:
+                dot_tile(channels, 1, count, plane + i, v.stride[1], ones, &none, run, 1, False)
+            else:
+                for k in range(channels):
+                    for j in range(count):
+                        packed[k * PIXELS + j] = plane[
+                            k * v.stride[1] + (i + j) // width * v.stride[2]
+                            + (i + j) % width * v.stride[3]]
+                dot_tile(channels, 1, count, packed, PIXELS, ones, &none, run, 1, False)
+            for k in range(channels):
+                sums[k] += run[k]
+            i += count
+    for k in range(channels):
+        bias[channel + k] = <floating> sums[k]
+
+
+cdef void all_channel_sums(floating *bias, const floating *g, View *v, int threads) noexcept nogil:
+    cdef Py_ssize_t part, channels = v.size[1]
+    for part in prange(parts(channels, SD_DOT_ROWS), num_threads=threads, schedule="static"):
+        channel_sums(bias, g, v, part * SD_DOT_ROWS,
+                     min(<Py_ssize_t> SD_DOT_ROWS, channels - part * SD_DOT_ROWS))
 
 
 def gradient_bias(grad_out, bias, int threads):
@@ -764,6 +772,6 @@ def gradient_bias(grad_out, bias, int threads):
     cdef View gv = view(grad_out), bv = view(bias)
     with nogil:
         if gv.itemsize == sizeof(float):
-            channel_sums(<float *> bv.data, <float *> gv.data, &gv, threads)
+            all_channel_sums(<float *> bv.data, <float *> gv.data, &gv, threads)
         else:
-            channel_sums(<double *> bv.data, <double *> gv.data, &gv, threads)
+            all_channel_sums(<double *> bv.data, <double *> gv.data, &gv, threads)

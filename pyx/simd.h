@@ -104,10 +104,129 @@
     SD_ALL_VECTORS(F, 10, T, NAME) SD_ALL_VECTORS(F, 11, T, NAME) SD_ALL_VECTORS(F, 12, T, NAME)   \
     SD_ALL_VECTORS(F, 13, T, NAME) SD_ALL_VECTORS(F, 14, T, NAME)
 
+/* The dot tile: c[i][t] = sum over p < pixels of a[i * lda + p] * b[off[t] + p], lanes along the
+   pixels, added to what c holds if `add`. Whole vectors are read; lanes past the last pixel count
+   nothing, even where b holds an infinity there. */
+#define SD_DOT_ROWS (SD_REGISTERS == 32 ? 6 : 3)
+#define SD_DOT_TAPS 4
+
+/* Lanes of two vectors, of 16, 8, 4 or 2 lanes, that are a lane, or two lanes, apart. */
+#define SD_EVEN_2 0, 2
+#define SD_ODD_2 1, 3
+#define SD_EVEN_4 0, 4, 2, 6
+#define SD_ODD_4 1, 5, 3, 7
+#define SD_EVENS_4 0, 1, 4, 5
+#define SD_ODDS_4 2, 3, 6, 7
+#define SD_EVEN_8 0, 8, 2, 10, 4, 12, 6, 14
+#define SD_ODD_8 1, 9, 3, 11, 5, 13, 7, 15
+#define SD_EVENS_8 0, 1, 8, 9, 4, 5, 12, 13
+#define SD_ODDS_8 2, 3, 10, 11, 6, 7, 14, 15
+#define SD_EVEN_16 0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30
+#define SD_ODD_16 1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31
+#define SD_EVENS_16 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29
+#define SD_ODDS_16 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31
+#if defined(__clang__)
+#define SD_SHUFFLE(MASK, a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SD_SHUFFLE(MASK, a, b, ...) __builtin_shuffle(a, b, (MASK){__VA_ARGS__})
+#endif
+
+/* sum[t] = the sum of v[t]'s lanes, for four vectors at once. */
+#define SD_DEFINE_SUMS(T, NAME, VEC, MASK, LANES)                                                  \
+    SD_INLINE void NAME##_sums(T *sum, const VEC *v) {                                             \
+        VEC a = SD_SHUFFLE(MASK, v[0], v[1], SD_EVEN_##LANES)                                      \
+              + SD_SHUFFLE(MASK, v[0], v[1], SD_ODD_##LANES);                                      \
+        VEC b = SD_SHUFFLE(MASK, v[2], v[3], SD_EVEN_##LANES)                                      \
+              + SD_SHUFFLE(MASK, v[2], v[3], SD_ODD_##LANES);                                      \
+        SD_SUMS_##LANES(NAME, MASK, a, b)                                                          \
+    }
+#define SD_SUMS_2(NAME, MASK, a, b) NAME##_store(sum, a); NAME##_store(sum + 2, b);
+#define SD_SUMS_WIDE(NAME, MASK, LANES, a, b)                                                      \
+    a = SD_SHUFFLE(MASK, a, b, SD_EVENS_##LANES) + SD_SHUFFLE(MASK, a, b, SD_ODDS_##LANES);        \
+    NAME##_store(sum, a);                                                                          \
+    SD_UNROLL for (int l = 4; l < LANES; l++) sum[l % 4] += sum[l];
+#define SD_SUMS_4(NAME, MASK, a, b) SD_SUMS_WIDE(NAME, MASK, 4, a, b)
+#define SD_SUMS_8(NAME, MASK, a, b) SD_SUMS_WIDE(NAME, MASK, 8, a, b)
+#define SD_SUMS_16(NAME, MASK, a, b) SD_SUMS_WIDE(NAME, MASK, 16, a, b)
+
+#define SD_DEFINE_DOT(T, NAME, VEC, MASK, INT)                                                     \
+    SD_INLINE void NAME##_dot_step(const int rows, const int taps, VEC acc[6][4], const T *a,      \
+                                   ptrdiff_t lda, const T *b, const ptrdiff_t *off, MASK keep,     \
+                                   const int masked) {                                             \
+        VEC g[6];                                                                                  \
+        SD_UNROLL for (int i = 0; i < rows; i++) {                                                 \
+            g[i] = NAME##_load(a + i * lda);                                                       \
+            if (masked) g[i] = (VEC)((MASK)g[i] & keep);                                           \
+        }                                                                                          \
+        SD_UNROLL for (int t = 0; t < taps; t++) {                                                 \
+            VEC x = NAME##_load(b + off[t]);                                                       \
+            if (masked) x = (VEC)((MASK)x & keep);                                                 \
+            SD_UNROLL for (int i = 0; i < rows; i++) acc[i][t] += g[i] * x;                        \
+        }                                                                                          \
+    }                                                                                              \
+    SD_INLINE void NAME##_dot_body(const int rows, const int taps, ptrdiff_t pixels, const T *a,   \
+                                   ptrdiff_t lda, const T *b, const ptrdiff_t *off, T *c,          \
+                                   ptrdiff_t ldc, int add) {                                       \
+        enum { LANES = SD_VECTOR_BYTES / sizeof(T) };                                              \
+        VEC acc[6][4];                                                                             \
+        MASK keep = {0};                                                                           \
+        SD_UNROLL for (int i = 0; i < rows; i++)                                                   \
+            SD_UNROLL for (int t = 0; t < taps; t++) acc[i][t] = (VEC){0};                         \
+        ptrdiff_t p = 0;                                                                           \
+        for (; p + LANES <= pixels; p += LANES)                                                    \
+            NAME##_dot_step(rows, taps, acc, a + p, lda, b + p, off, keep, 0);                     \
+        if (p < pixels) {                                                                          \
+            INT on[LANES];                                                                         \
+            for (int l = 0; l < LANES; l++) on[l] = l < pixels - p ? -1 : 0;                       \
+            memcpy(&keep, on, sizeof keep);                                                        \
+            NAME##_dot_step(rows, taps, acc, a + p, lda, b + p, off, keep, 1);                     \
+        }                                                                                          \
+        SD_UNROLL for (int i = 0; i < rows; i++) {                                                 \
+            SD_UNROLL for (int t = taps; t < 4; t++) acc[i][t] = (VEC){0};                         \
+            T sum[2 * LANES];                                                                      \
+            NAME##_sums(sum, acc[i]);                                                              \
+            SD_UNROLL for (int t = 0; t < taps; t++)                                               \
+                c[i * ldc + t] = add ? c[i * ldc + t] + sum[t] : sum[t];                           \
+        }                                                                                          \
+    }                                                                                              \
+    SD_DOT_ALL(SD_DOT_FUNCTION, T, NAME)                                                           \
+    static inline void NAME##_dot(int rows, int taps, ptrdiff_t pixels, const T *a, ptrdiff_t lda, \
+                                  const T *b, const ptrdiff_t *off, T *c, ptrdiff_t ldc,           \
+                                  int add) {                                                       \
+        switch (rows * 8 + taps) { SD_DOT_ALL(SD_DOT_CASE, T, NAME) }                              \
+    }
+
+#define SD_DOT_FUNCTION(R, K, T, NAME)                                                             \
+    static __attribute__((noinline, unused)) void NAME##_dot_##R##x##K(                            \
+        ptrdiff_t pixels, const T *a, ptrdiff_t lda, const T *b, const ptrdiff_t *off, T *c,       \
+        ptrdiff_t ldc, int add) {                                                                  \
+        if (R <= SD_DOT_ROWS) NAME##_dot_body(R, K, pixels, a, lda, b, off, c, ldc, add);          \
+    }
+#define SD_DOT_CASE(R, K, T, NAME)                                                                 \
+    case R * 8 + K:                                                                                \
+        if (R <= SD_DOT_ROWS) NAME##_dot_##R##x##K(pixels, a, lda, b, off, c, ldc, add);           \
+        break;
+#define SD_DOT_TAPS_OF(F, R, T, NAME) F(R, 1, T, NAME) F(R, 2, T, NAME) F(R, 3, T, NAME) F(R, 4, T, NAME)
+#define SD_DOT_ALL(F, T, NAME)                                                                     \
+    SD_DOT_TAPS_OF(F, 1, T, NAME) SD_DOT_TAPS_OF(F, 2, T, NAME) SD_DOT_TAPS_OF(F, 3, T, NAME)      \
+    SD_DOT_TAPS_OF(F, 4, T, NAME) SD_DOT_TAPS_OF(F, 5, T, NAME) SD_DOT_TAPS_OF(F, 6, T, NAME)
+
 typedef int sd_mask32 __attribute__((vector_size(SD_VECTOR_BYTES)));
 typedef long long sd_mask64 __attribute__((vector_size(SD_VECTOR_BYTES)));
 
 SD_DEFINE_TILE(float, sd_tile_float, sd_float, sd_mask32)
 SD_DEFINE_TILE(double, sd_tile_double, sd_double, sd_mask64)
+#if SD_VECTOR_BYTES == 64
+SD_DEFINE_SUMS(float, sd_tile_float, sd_float, sd_mask32, 16)
+SD_DEFINE_SUMS(double, sd_tile_double, sd_double, sd_mask64, 8)
+#elif SD_VECTOR_BYTES == 32
+SD_DEFINE_SUMS(float, sd_tile_float, sd_float, sd_mask32, 8)
+SD_DEFINE_SUMS(double, sd_tile_double, sd_double, sd_mask64, 4)
+#else
+SD_DEFINE_SUMS(float, sd_tile_float, sd_float, sd_mask32, 4)
+SD_DEFINE_SUMS(double, sd_tile_double, sd_double, sd_mask64, 2)
+#endif
+SD_DEFINE_DOT(float, sd_tile_float, sd_float, sd_mask32, int)
+SD_DEFINE_DOT(double, sd_tile_double, sd_double, sd_mask64, long long)
 
 #endif

@@ -287,7 +287,12 @@ def conv2d_backward(
 def _conv2d_backward_direct(function, grad_out, x_in, weight_in, h, w, groups, x, weight, bias):
     kernels = _dispatch.kernels.convolution
     threads = _threads.threads_for(grad_out.size * weight_in[0].size)
-    if x is not None and x.size:
+    if not grad_out.size:  # an empty batch
+        for gradient in (weight, bias):
+            if gradient is not None:
+                gradient.fill(0)
+        return
+    if x is not None:
         _validation.workspace(
             function, kernels.gradient_x(grad_out, weight_in, x, h, w, groups, threads)
         )

@@ -168,12 +168,8 @@ def _first_step_into(step, modulus, low, high):
 def empty_window(axis):
     """Return the index of the first window that holds no pixel at all, or None.
 
-    Only padding >= span, or taps further apart than the input is long, make one.
+    With padding less than the span, only taps further apart than the input is long make one.
     """
-    if axis.before >= axis.span:
-        return 0
-    if axis.after >= axis.span:
-        return axis.out - 1
     if axis.size >= axis.dilation or axis.before == 0:
         return None
     # A window from -p, p in [1, before], meets the pixels first at -p mod dilation, which must be
