@@ -1,0 +1,34 @@
+"""Every runnable CPU level and both dtypes as fixtures, and how Hypothesis searches."""
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+from slidedot import _dispatch, _threads
+
+# The same examples on every run and every machine; to search elsewhere:
+# pytest --hypothesis-profile=explore
+settings.register_profile(
+    "repeatable", derandomize=True, deadline=None, max_examples=200, print_blob=True
+)
+settings.register_profile("explore", deadline=None, max_examples=5000, print_blob=True)
+settings.load_profile("repeatable")
+
+
+# Module scope: pytest then runs a whole file level by level, and Hypothesis may draw many examples
+# within one fixture.
+@pytest.fixture(scope="module", params=_dispatch.runnable_levels())
+def level(request):
+    """Run the test on the kernels of each CPU level, in one thread unless it asks for more.
+
+    Threads that wait for CPUs which other programs use would only make small calls slow.
+    """
+    with pytest.MonkeyPatch.context() as patch, _threads.num_threads(1):
+        patch.setattr(_dispatch, "kernels", _dispatch.load(request.param))
+        yield request.param
+
+
+@pytest.fixture(scope="module", params=["float32", "float64"])
+def dtype(request):
+    """Run the test on each dtype."""
+    return np.dtype(request.param)

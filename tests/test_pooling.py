@@ -1,0 +1,363 @@
+"""max_pool2d and its gradient against the specification, and who wins a window."""
+
+import numpy as np
+import pytest
+from checks import (
+    assert_delivered,
+    assert_same,
+    assert_same_bits,
+    assert_sums_close,
+    unchanged,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import (
+    LAYOUTS,
+    PlaneCall,
+    Windows,
+    integers,
+    lay_out,
+    place_out,
+    plane_calls,
+    pool_windows,
+    reals,
+)
+
+import slidedot as sd
+from slidedot import _threads, reference
+
+pytestmark = pytest.mark.usefixtures("level")
+
+
+def large(size, kernel_size, stride, padding=0, dilation=1, ceil_mode=False):
+    return PlaneCall(2, 5, Windows(size, kernel_size, stride, padding, dilation, ceil_mode))
+
+
+LARGE = {
+    "2x2": large((24, 70), 2, 2),
+    "3x3 stride 2": large((23, 67), 3, 2, padding=1),
+    "3x3 stride 2, ceil": large((22, 66), 3, 2, ceil_mode=True),
+    "3x3 stride 1": large((12, 70), 3, 1, padding=1),
+    "5x5 stride 1": large((11, 40), 5, 1, padding=2),
+    "13x13 stride 1": large((14, 37), 13, 1, padding=6),
+    "3x2 stride (1, 4)": large((9, 69), (3, 2), (1, 4), padding=((0, 2), (1, 0))),
+    "2x2 stride 3": large((20, 70), 2, 3),
+    "3x3 dilation 2": large((15, 50), 3, 1, padding=2, dilation=2),
+    "1x1": large((8, 35), 1, 1),
+    "whole plane": large((13, 41), (13, 41), 1),
+    "one column": large((70, 1), (3, 1), (2, 1), padding=(1, 0)),
+    "one row": large((1, 70), (1, 3), (1, 2), padding=(0, 1)),
+}
+EVERY_LARGE = pytest.mark.parametrize("call", LARGE.values(), ids=LARGE)
+#: How windows may lie on rows of any width: kernel, stride, padding, dilation.
+ROW_WINDOWS = pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "dilation"),
+    [
+        (2, 2, 0, 1),
+        (3, 2, 1, 1),
+        (3, 1, 1, 1),
+        (5, 1, 2, 1),
+        (4, 3, 2, 1),
+        (2, 3, 0, 1),
+        (3, 1, 2, 2),
+    ],
+)
+INDEX_TYPES = [np.int16, np.int32, np.int64, np.uint16, np.uint32, np.uint64, ">i4", ">u8"]
+
+
+def pool(call, x, **keywords):
+    windows = call.windows
+    return sd.max_pool2d(
+        x, windows.kernel_size, ceil_mode=windows.ceil_mode, **call.options, **keywords
+    )
+
+
+def reference_pool(call, x, **keywords):
+    windows = call.windows
+    return reference.max_pool2d(
+        x, windows.kernel_size, ceil_mode=windows.ceil_mode, **call.options, **keywords
+    )
+
+
+def special(rng, shape):
+    """Return few different values, among them NaN and both infinities."""
+    return rng.choice([np.nan, -np.inf, np.inf, -1.0, 0.0, 2.0], shape, p=[0.1, *[0.18] * 5])
+
+
+def minus_infinity(rng, shape):
+    """Return what padding must not be taken for."""
+    return np.full(shape, -np.inf)
+
+
+NUMBERS = [integers, reals, special, minus_infinity]
+
+
+def any_places(call, rng, index_type):
+    """Return any pixel for each window, even one that the window does not hold."""
+    pixels = call.windows.size[0] * call.windows.size[1]
+    return rng.integers(0, pixels, call.y_shape).astype(index_type)
+
+
+def gather(planes, places):
+    """Return the values that flat indices name, plane by plane."""
+    flat, indices = (a.reshape(*a.shape[:-2], a.shape[-2] * a.shape[-1]) for a in (planes, places))
+    return np.take_along_axis(flat, indices.astype(np.intp), axis=-1).reshape(places.shape)
+
+
+# ------------------------------------------------------------------------ the specification
+
+
+@given(call=plane_calls(pool_windows()), numbers=st.sampled_from(NUMBERS), places=st.booleans())
+def test_maxima_and_their_places(dtype, call, numbers, places):
+    x = call.array(call.x_shape, dtype, numbers)
+    out = place_out(call.y_shape, dtype, call.out)
+    with unchanged(x):
+        result = pool(call, x, return_argmax=places, out=out)
+    expected_y, expected_argmax = reference_pool(call, x, return_argmax=True)
+    if places:
+        result, argmax = result
+        assert argmax.dtype == np.int32
+        assert_same(argmax, expected_argmax)
+        assert_same(gather(x, argmax), result.astype(x.dtype))
+    assert_same(result, expected_y)
+    assert_delivered(result, out)
+
+
+@given(call=plane_calls(pool_windows()), index_type=st.sampled_from(INDEX_TYPES))
+def test_backward_is_exact_on_integers(dtype, call, index_type):
+    grad_out = call.array(call.y_shape, dtype, integers, 0)
+    argmax = any_places(call, np.random.default_rng(call.seed), index_type)
+    argmax = lay_out(argmax, call.layouts[1])
+    out = place_out(call.x_shape, dtype, call.out)
+    with unchanged(grad_out, argmax):
+        grad = sd.max_pool2d_backward(grad_out, argmax, call.windows.size, out=out)
+    assert_same(grad, reference.max_pool2d_backward(grad_out, argmax, call.windows.size))
+    assert_delivered(grad, out)
+
+
+@given(call=plane_calls(pool_windows()))
+def test_backward_is_within_the_bound(dtype, call):
+    check_backward_bound(call, dtype)
+
+
+def check_backward_bound(call, dtype):
+    grad_out = call.array(call.y_shape, dtype, reals, 0)
+    _, argmax = pool(call, call.array(call.x_shape, dtype, integers, 1), return_argmax=True)
+    grad = sd.max_pool2d_backward(grad_out, argmax, call.windows.size)
+    expected, magnitude = (
+        reference.max_pool2d_backward(g.astype(np.float64), argmax, call.windows.size)
+        for g in (grad_out, np.abs(grad_out))
+    )
+    overlap = call.windows.kernel[0] * call.windows.kernel[1]  # windows that a pixel is part of
+    assert_sums_close(grad, expected, magnitude, overlap)
+
+
+@EVERY_LARGE
+def test_large(dtype, call):
+    for numbers in NUMBERS:
+        x = call.array(call.x_shape, dtype, numbers)
+        y, argmax = pool(call, x, return_argmax=True)
+        expected_y, expected_argmax = reference_pool(call, x, return_argmax=True)
+        assert_same(y, expected_y)
+        assert_same(argmax, expected_argmax)
+        assert_same(pool(call, x), y)
+    check_backward_bound(call, dtype)
+
+
+# ------------------------------------------------------------------------ who wins
+
+
+@ROW_WINDOWS
+@pytest.mark.parametrize("numbers", NUMBERS)
+def test_every_row_width(dtype, kernel, stride, padding, dilation, numbers):
+    span = dilation * (kernel - 1) + 1
+    for width in range(max(span - 2 * padding, dilation), 41):
+        windows = Windows((span, width), kernel, stride, padding, dilation)
+        call = PlaneCall(1, 3, windows)
+        x = call.array(call.x_shape, dtype, numbers)
+        y, argmax = pool(call, x, return_argmax=True)
+        expected_y, expected_argmax = reference_pool(call, x, return_argmax=True)
+        assert_same(y, expected_y)
+        assert_same(argmax, expected_argmax)
+        assert_same(pool(call, x), y)
+
+
+@ROW_WINDOWS
+def test_a_nan_wins_from_every_place(dtype, kernel, stride, padding, dilation):
+    span = dilation * (kernel - 1) + 1
+    for width in range(max(span - 2 * padding, dilation), 41):
+        windows = Windows((span, width), kernel, stride, padding, dilation)
+        # Plane c has its NaN in column c of the row that the window's middle tap lies on.
+        call = PlaneCall(None, width, windows)
+        x = call.array(call.x_shape, dtype, integers)
+        clean_y, clean_argmax = pool(call, x, return_argmax=True)
+        columns = np.arange(width)
+        row = dilation * (kernel // 2)
+        x[columns, row, columns] = np.nan
+        y, argmax = pool(call, x, return_argmax=True)
+        rows, cols = windows.axes
+        holds_row = holds(rows, np.array([row]))[0]
+        holds_column = holds(cols, columns)
+        held = holds_row[np.newaxis, :, np.newaxis] & holds_column[:, np.newaxis, :]
+        place = (row * width + columns)[:, np.newaxis, np.newaxis]
+        assert_same(y, np.where(held, np.array(np.nan, dtype), clean_y))
+        assert_same(argmax, np.where(held, place, clean_argmax).astype(np.int32))
+
+
+def holds(axis, pixels):
+    """Return a table ``[pixel, window]``: whether the window has a tap on the pixel."""
+    starts = np.arange(axis.out) * axis.stride - axis.before
+    taps = starts[:, np.newaxis] + np.arange(axis.kernel) * axis.dilation
+    return (pixels[:, np.newaxis, np.newaxis] == taps).any(axis=2)
+
+
+def test_the_first_maximum_and_the_first_nan_win(dtype):
+    nan, inf = np.nan, np.inf
+    rows = [
+        ([1, 3, 3, 3], 1),
+        ([0.0, -0.0, 0.0, -0.0], 0),
+        ([-0.0, 0.0, -0.0, 0.0], 0),  # equal, so the first
+        ([1, nan, inf, nan], 1),
+        ([nan, nan, nan, nan], 0),
+        ([-inf, -inf, -inf, -inf], 0),
+        ([-inf, -inf, nan, -inf], 2),
+        ([inf, inf, 1, nan], 3),
+        ([-inf, -inf, -inf, -5], 3),
+    ]
+    x = np.array([row for row, _ in rows], dtype).reshape(1, len(rows), 2, 2)
+    y, argmax = sd.max_pool2d(x, 2, return_argmax=True)
+    assert argmax.ravel().tolist() == [place for _, place in rows]
+    assert_same_bits(y.ravel(), x.reshape(-1, 4)[np.arange(len(rows)), argmax.ravel()])
+
+
+def test_padding_never_wins(dtype):
+    x = np.full((1, 1, 2, 2), -np.inf, dtype)
+    y, argmax = sd.max_pool2d(x, 3, stride=2, padding=2, return_argmax=True)
+    assert_same(y, np.full((1, 1, 2, 2), -np.inf, dtype))
+    assert argmax.ravel().tolist() == [0, 0, 0, 0]
+    x[...] = -5
+    assert_same(sd.max_pool2d(x, 3, stride=2, padding=2), np.full_like(y, -5))
+
+
+def test_the_stride_is_the_kernel_size_by_default(dtype):
+    x = reals(np.random.default_rng(0), (2, 3, 9, 11)).astype(dtype)
+    assert_same(sd.max_pool2d(x, (2, 3)), sd.max_pool2d(x, (2, 3), stride=(2, 3)))
+
+
+def test_places_beyond_int32(dtype):
+    # Planes of 2**32 equal pixels that are all the same one in memory.
+    x = np.broadcast_to(np.ones((1, 1, 1, 1), dtype), (1, 1, 2**16, 2**16))
+    y, argmax = sd.max_pool2d(x, 1, stride=2**14, return_argmax=True)
+    corners = np.arange(4) * 2**14
+    assert_same(y, np.ones((1, 1, 4, 4), dtype))
+    assert_same(argmax[0, 0], corners[:, np.newaxis] * 2**16 + corners)
+
+
+# ------------------------------------------------------------------------ the gradient
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        PlaneCall(2, 2, Windows((6, 7), 2, 2, 0, 1)),
+        PlaneCall(2, 2, Windows((6, 7), 3, 1, 1, 1)),
+        PlaneCall(2, 2, Windows((7, 6), (3, 2), (2, 1), ((0, 2), (1, 0)), 1, True)),
+        PlaneCall(2, 2, Windows((8, 9), 2, 1, 1, 2)),
+    ],
+)
+def test_the_gradient_is_the_numerical_one(call):
+    # Pixels are different integers, so a step of 1/4 changes no maximum's place; around it the
+    # outputs are linear, and all sums are exact.
+    rng = np.random.default_rng(7)
+    x = rng.permutation(np.prod(call.x_shape)).reshape(call.x_shape).astype(np.float64)
+    y, argmax = pool(call, x, return_argmax=True)
+    grad_out = integers(rng, y.shape)
+    numerical = np.empty_like(x)
+    for place in np.ndindex(x.shape):
+        losses = []
+        for step in (0.25, -0.25):
+            moved = x.copy()
+            moved[place] += step
+            losses.append(np.vdot(pool(call, moved), grad_out))
+        numerical[place] = (losses[0] - losses[1]) / 0.5
+    assert_same(sd.max_pool2d_backward(grad_out, argmax, call.windows.size), numerical)
+
+
+@given(call=plane_calls(pool_windows()))
+def test_the_gradient_is_adjoint_to_gathering(dtype, call):
+    # <x[places], g> = <x, gradient of g>
+    x = call.array(call.x_shape, dtype, integers, 0).astype(np.float64)
+    grad_out = call.array(call.y_shape, dtype, integers, 1).astype(np.float64)
+    places = any_places(call, np.random.default_rng(call.seed), np.int64)
+    grad = sd.max_pool2d_backward(grad_out, places, call.windows.size)
+    assert np.vdot(gather(x, places), grad_out) == np.vdot(x, grad)
+
+
+def test_a_non_finite_gradient_reaches_its_pixel(dtype):
+    x = reals(np.random.default_rng(0), (1, 2, 5, 40)).astype(dtype)
+    _, argmax = sd.max_pool2d(x, 2, return_argmax=True)
+    grad_out = np.ones(argmax.shape, dtype)
+    grad_out[0, 1, 1, 7] = np.nan
+    grad = sd.max_pool2d_backward(grad_out, argmax, (5, 40))
+    place = divmod(int(argmax[0, 1, 1, 7]), 40)
+    assert np.argwhere(np.isnan(grad)).tolist() == [[0, 1, *place]]
+
+
+# ------------------------------------------------------------------------ same bits
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@EVERY_LARGE
+def test_layouts_do_not_change_bits(dtype, layout, call):
+    x = lay_out(call.array(call.x_shape, dtype, special), layout)
+    grad_out = lay_out(call.array(call.y_shape, dtype, reals), layout)
+    places = lay_out(any_places(call, np.random.default_rng(0), np.int32), layout)
+    size = call.windows.size
+    with unchanged(x, grad_out, places):
+        y, argmax = pool(call, x, return_argmax=True)
+        grad = sd.max_pool2d_backward(grad_out, places, size)
+    expected_y, expected_argmax = pool(call, x.astype(dtype, order="C"), return_argmax=True)
+    assert_same_bits(y, expected_y)
+    assert_same_bits(argmax, expected_argmax)
+    grad_out, places = grad_out.astype(dtype, order="C"), places.astype(np.int32, order="C")
+    assert_same_bits(grad, sd.max_pool2d_backward(grad_out, places, size))
+
+
+@EVERY_LARGE
+def test_threads_and_repetition_do_not_change_bits(dtype, call, monkeypatch):
+    x = call.array(call.x_shape, dtype, integers)
+    grad_out = call.array(call.y_shape, dtype, reals)
+    monkeypatch.setattr(_threads, "WORK_PER_THREAD", 1)  # no call is too small for threads
+    results = []
+    for threads in (1, 2, 3, 4, 4):
+        with sd.num_threads(threads):
+            y, argmax = pool(call, x, return_argmax=True)
+            grad = sd.max_pool2d_backward(grad_out, argmax, call.windows.size)
+        results.append((y, argmax, grad))
+    for result in results[1:]:
+        for actual, expected in zip(result, results[0], strict=True):
+            assert_same_bits(actual, expected)
+
+
+@EVERY_LARGE
+def test_the_rest_of_the_batch_does_not_change_bits(dtype, call):
+    x = call.array(call.x_shape, dtype, integers)
+    grad_out = call.array(call.y_shape, dtype, reals)
+    size = call.windows.size
+    y, argmax = pool(call, x, return_argmax=True)
+    grad = sd.max_pool2d_backward(grad_out, argmax, size)
+    for n in range(len(x)):
+        for alone in (slice(n, n + 1), n):  # a batch of one, and a single image
+            y_alone, argmax_alone = pool(call, x[alone], return_argmax=True)
+            assert_same_bits(y_alone, y[alone])
+            assert_same_bits(argmax_alone, argmax[alone])
+            grad_alone = sd.max_pool2d_backward(grad_out[alone], argmax[alone], size)
+            assert_same_bits(grad_alone, grad[alone])
+
+
+def test_an_empty_batch_has_no_maxima(dtype):
+    x = np.empty((0, 3, 5, 6), dtype)
+    y, argmax = sd.max_pool2d(x, 2, return_argmax=True)
+    assert_same(y, np.empty((0, 3, 2, 3), dtype))
+    assert_same(argmax, np.empty((0, 3, 2, 3), np.int32))
+    assert_same(sd.max_pool2d_backward(y, argmax, (5, 6)), x)

@@ -1,0 +1,289 @@
+"""Threads: Python's own, OpenMP's, and what is left of both after a fork."""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+import slidedot as sd
+
+#: A child that hangs is ended after this many seconds; none needs more than a few.
+PATIENCE = 120
+
+#: Python 3.12 and later warn of any fork while there are threads: it is what is tested here.
+forks = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork"),
+    pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning"),
+]
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+
+
+def every_kernel(seed=0):
+    """Return each kernel's name and a call of it, large enough for many threads."""
+    x, weight, bias = normal(4, 24, 40, 40, seed=seed), normal(32, 24, 3, 3), normal(32)
+    grad_out = normal(4, 32, 40, 40, seed=seed)
+    cols = normal(4, 24 * 9, 1600, seed=seed)
+    pooled, argmax = sd.max_pool2d(x, 3, stride=1, padding=1, return_argmax=True)
+
+    def gradient(*need):
+        return sd.conv2d_backward(grad_out, x, weight, padding=1, need=need)
+
+    return {
+        "conv2d": lambda: sd.conv2d(x, weight, bias, padding=1, activation="relu"),
+        "conv2d stride": lambda: sd.conv2d(x, weight, bias, stride=2),
+        "conv2d groups": lambda: sd.conv2d(x, weight[:, :3], padding=1, groups=8),
+        "conv2d im2col": lambda: sd.conv2d(x, weight, bias, padding=1, algorithm="im2col"),
+        "gradient x": lambda: gradient("x").x,
+        "gradient weight": lambda: gradient("weight").weight,
+        "gradient bias": lambda: gradient("bias").bias,
+        "im2col": lambda: sd.im2col(x, 3, padding=1),
+        "col2im": lambda: sd.col2im(cols, (40, 40), 3, padding=1),
+        "max_pool2d": lambda: sd.max_pool2d(x, 3, stride=1, padding=1),
+        "max_pool2d argmax": lambda: sd.max_pool2d(x, 2, return_argmax=True)[1],
+        "max_pool2d_backward": lambda: sd.max_pool2d_backward(pooled, argmax, (40, 40)),
+    }
+
+
+KERNELS = tuple(every_kernel())
+
+
+def python(code, **environment):
+    """Run `code` in a new interpreter and return what it printed."""
+    unset = ("SLIDEDOT_NUM_THREADS", "OMP_NUM_THREADS")
+    inherited = {name: value for name, value in os.environ.items() if name not in unset}
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env=inherited | environment,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+
+
+@pytest.fixture(autouse=True)
+def _restore_thread_count():
+    before = sd.get_num_threads()
+    yield
+    sd.set_num_threads(before)
+
+
+# ------------------------------------------------------------------------------ results
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_bits_do_not_depend_on_the_number_of_threads(kernel):
+    run = every_kernel()[kernel]
+    with sd.num_threads(1):
+        expected = run()
+    for count in range(2, 9):
+        with sd.num_threads(count):
+            assert run().tobytes() == expected.tobytes(), f"{count} threads"
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_eight_python_threads_at_once(count):
+    """Each runs all kernels on images of its own, from another kernel on."""
+    people = range(8)
+    calls = [list(every_kernel(seed=p).items()) for p in people]
+    with sd.num_threads(1):
+        expected = [{name: run().tobytes() for name, run in calls[p]} for p in people]
+    start = threading.Barrier(len(people))
+
+    def work(p):
+        start.wait(PATIENCE)
+        for name, run in calls[p][p:] + calls[p][:p]:
+            assert run().tobytes() == expected[p][name], name
+
+    with sd.num_threads(count), ThreadPoolExecutor(len(people)) as pool:
+        for done in [pool.submit(work, p) for p in people]:
+            done.result(PATIENCE)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_gil_is_released(kernel):
+    """Another Python thread goes on while a kernel computes.
+
+    With this switch interval a thread that holds the GIL is never asked for it: the other thread
+    moves only where it is released.
+    """
+    run = every_kernel()[kernel]
+    ticks = 0
+    done = threading.Event()
+
+    def tick():
+        nonlocal ticks
+        while not done.is_set():
+            ticks += 1
+            time.sleep(1e-5)
+
+    other = threading.Thread(target=tick)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1000)
+    try:
+        other.start()
+        for _ in range(1000):  # the system may not let the other thread run within one call
+            before = ticks
+            run()
+            if ticks > before:
+                break
+        else:
+            pytest.fail("no other thread ran during 1000 calls")
+    finally:
+        sys.setswitchinterval(interval)
+        done.set()
+        other.join()
+
+
+# ------------------------------------------------------------------------------ fork
+
+
+def exit_code(child):
+    """Wait for a forked child; end it if it hangs."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return "hangs"
+
+
+@pytest.mark.parametrize("in_child", [contextlib.nullcontext, lambda: sd.num_threads(4)])
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_forked_child_computes(kernel, in_child):
+    run = every_kernel()[kernel]
+    with sd.num_threads(4):
+        expected = run().tobytes()
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                with in_child():
+                    code = 0 if run().tobytes() == expected else 2
+            finally:
+                os._exit(code)
+        assert exit_code(child) == 0
+        assert run().tobytes() == expected  # and the parent still has its threads
+
+
+test_forked_child_computes.pytestmark += forks
+
+
+@pytest.mark.parametrize(
+    "method",
+    [pytest.param("fork", marks=forks), "spawn"],
+)
+def test_multiprocessing_pool(method):
+    x, weight = normal(4, 24, 40, 40), normal(32, 24, 3, 3)
+    with sd.num_threads(4):
+        expected = sd.conv2d(x, weight).tobytes()
+        with multiprocessing.get_context(method).Pool(2) as pool:
+            results = pool.starmap_async(sd.conv2d, [(x, weight)] * 4).get(PATIENCE)
+    assert [y.tobytes() for y in results] == [expected] * 4
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_threads_are_started_where_there_is_openmp():
+    """Without this the tests of the fork would pass by never having had a thread."""
+    code = """
+import os, numpy as np, slidedot as sd
+x, weight = np.ones((4, 24, 40, 40)), np.ones((32, 24, 3, 3))
+def threads(): return len(os.listdir("/proc/self/task"))
+before = threads()
+sd.set_num_threads(1); sd.conv2d(x, weight); one = threads() - before
+sd.set_num_threads(4); sd.conv2d(x, weight); four = threads() - before
+print(one, four, sd.show_config(mode="dicts")["openmp"] is not None)
+"""
+    assert python(code).stdout in ("0 3 True\n", "0 0 False\n")
+
+
+# ------------------------------------------------------------------------------ the count
+
+
+def test_count_is_set_and_restored():
+    sd.set_num_threads(3)
+    assert sd.get_num_threads() == 3
+    with sd.num_threads(2):
+        assert sd.get_num_threads() == 2
+        with sd.num_threads(5):
+            assert sd.get_num_threads() == 5
+        assert sd.get_num_threads() == 2
+    assert sd.get_num_threads() == 3
+
+
+def test_count_is_restored_after_an_exception():
+    sd.set_num_threads(3)
+    with pytest.raises(KeyError, match="mine"), sd.num_threads(2):
+        raise KeyError("mine")
+    assert sd.get_num_threads() == 3
+
+
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [
+        *((v, ValueError) for v in (0, -1, 2**31, 2**63, 2**70)),
+        *((v, TypeError) for v in (1.0, True, "2", None, (2,))),
+    ],
+)
+def test_bad_count_is_refused(value, error):
+    sd.set_num_threads(3)
+    with pytest.raises(error, match=r"^set_num_threads: n .*") as refusal:
+        sd.set_num_threads(value)
+    assert repr(value) in str(refusal.value)
+    with pytest.raises(error), sd.num_threads(value):
+        pass
+    assert sd.get_num_threads() == 3
+
+
+def test_any_integer_is_a_count():
+    sd.set_num_threads(np.int8(2))
+    assert sd.get_num_threads() == 2
+
+
+@pytest.mark.parametrize(
+    ("environment", "count"),
+    [
+        ({"SLIDEDOT_NUM_THREADS": "3"}, 3),
+        ({"OMP_NUM_THREADS": "5"}, 5),
+        ({"OMP_NUM_THREADS": "5,2"}, 5),  # one number per nesting level
+        ({"SLIDEDOT_NUM_THREADS": "3", "OMP_NUM_THREADS": "5"}, 3),
+        ({"SLIDEDOT_NUM_THREADS": "", "OMP_NUM_THREADS": "5"}, 5),
+    ],
+)
+def test_count_from_the_environment(environment, count):
+    result = python("import slidedot; print(slidedot.get_num_threads())", **environment)
+    assert result.stdout == f"{count}\n", result.stderr
+
+
+@pytest.mark.parametrize("value", ["0", "-2", "many", "2.5"])
+def test_bad_count_in_the_environment(value):
+    result = python("import slidedot", SLIDEDOT_NUM_THREADS=value)
+    assert result.returncode != 0
+    assert "SLIDEDOT_NUM_THREADS" in result.stderr.splitlines()[-1]
+    assert repr(value) in result.stderr.splitlines()[-1]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no CPU sets here")
+def test_count_is_by_default_the_cpus_of_this_process():
+    code = """
+import os
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+import slidedot
+print(slidedot.get_num_threads())
+"""
+    assert python(code).stdout == "1\n"
+    result = python("import slidedot; print(slidedot.get_num_threads())")
+    assert result.stdout == f"{len(os.sched_getaffinity(0))}\n"
