@@ -1,0 +1,6 @@
+"""Times and memory of every kernel on one thread; read by asv."""
+
+import os
+
+# Before NumPy, torch or slidedot is imported: one thread compares kernels, not schedulers.
+os.environ["OMP_NUM_THREADS"] = os.environ["SLIDEDOT_NUM_THREADS"] = "1"

@@ -1,0 +1,62 @@
+"""`slidedot.pooling`: max_pool2d, with and without its indices, and its gradient."""
+
+from functools import partial
+
+import numpy as np
+
+import slidedot as sd
+
+from . import peers
+from .shapes import POOLINGS, normal
+
+
+class MaxPool2d:
+    params = (tuple(POOLINGS), ("slidedot", "torch"))
+    param_names = ("layer", "by")
+
+    def setup(self, layer, by):
+        shape = POOLINGS[layer]
+        x, grad_out = map(normal, (shape.x, shape.y))
+        if by == "torch":
+            torch = peers.installed(peers.torch)
+            x, grad_out = map(torch.from_numpy, (x, grad_out))
+            windows = [shape.kernel] * 2, [shape.stride] * 2, [shape.padding] * 2, [1, 1], False
+            self.argmax = partial(torch.ops.aten.max_pool2d_with_indices, x, *windows)
+            self.forward = partial(torch.nn.functional.max_pool2d, x, *windows)
+            backward = torch.ops.aten.max_pool2d_with_indices_backward
+            self.backward = partial(backward, grad_out, x, *windows, self.argmax()[1])
+        else:
+            self.forward = partial(
+                sd.max_pool2d, x, shape.kernel, stride=shape.stride, padding=shape.padding
+            )
+            self.argmax = partial(self.forward, return_argmax=True)
+            backward = sd.max_pool2d_backward
+            self.backward = partial(backward, grad_out, self.argmax()[1], shape.x[2:])
+
+    def time_forward(self, layer, by):
+        self.forward()
+
+    def time_forward_argmax(self, layer, by):
+        self.argmax()
+
+    def time_backward(self, layer, by):
+        self.backward()
+
+
+class LargeImage:
+    """A photo of 4096x4096 pixels in three channels, as decoders give it: (H, W, C)."""
+
+    def setup(self):
+        self.x = np.ones((4096, 4096, 3), np.float32).transpose(2, 0, 1)
+        self.grad_out = np.ones((3, 2048, 2048), np.float32)
+        self.first = np.arange(2048)[:, None] * 2 * 4096 + np.arange(2048) * 2
+        self.argmax = np.broadcast_to(self.first.astype(np.int32), self.grad_out.shape)
+
+    def peakmem_forward(self):
+        sd.max_pool2d(self.x, 2)
+
+    def peakmem_forward_argmax(self):
+        sd.max_pool2d(self.x, 2, return_argmax=True)
+
+    def peakmem_backward(self):
+        sd.max_pool2d_backward(self.grad_out, self.argmax, (4096, 4096))

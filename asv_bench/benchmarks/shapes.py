@@ -1,0 +1,66 @@
+"""Layers by name. The names are keys of asv's history: add new ones, never redefine one."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Layer(NamedTuple):
+    """A square layer; `filters` is 0 for pooling."""
+
+    images: int
+    channels: int
+    size: int
+    filters: int
+    kernel: int
+    stride: int = 1
+    padding: int = 0
+
+    @property
+    def x(self):
+        """Shape of the input (N, C, H, W)."""
+        return self.images, self.channels, self.size, self.size
+
+    @property
+    def weight(self):
+        """Shape of the filters (K, C, kh, kw)."""
+        return self.filters, self.channels, self.kernel, self.kernel
+
+    @property
+    def out_size(self):
+        """Windows along an axis."""
+        return (self.size + 2 * self.padding - self.kernel) // self.stride + 1
+
+    @property
+    def y(self):
+        """Shape of the output (N, K or C, OH, OW)."""
+        return self.images, self.filters or self.channels, self.out_size, self.out_size
+
+
+CONVOLUTIONS = {
+    "tiny": Layer(1, 1, 3, 1, 3),
+    "lenet-1": Layer(128, 1, 28, 6, 5, padding=2),
+    "lenet-2": Layer(128, 6, 14, 16, 5),
+    "vgg-1": Layer(1, 3, 224, 64, 3, padding=1),
+    "vgg-2": Layer(1, 64, 224, 64, 3, padding=1),
+    "vgg-9": Layer(1, 512, 28, 512, 3, padding=1),
+    "resnet-stem": Layer(1, 3, 224, 64, 7, stride=2, padding=3),
+    "resnet-3x3": Layer(8, 64, 56, 64, 3, padding=1),
+    "resnet-1x1": Layer(8, 64, 56, 256, 1),
+    "resnet-down": Layer(8, 128, 56, 128, 3, stride=2, padding=1),
+    "resnet-last": Layer(8, 512, 7, 512, 3, padding=1),
+}
+
+COLUMNS = {name: CONVOLUTIONS[name] for name in ("lenet-2", "vgg-2", "resnet-stem", "resnet-down")}
+
+POOLINGS = {
+    "lenet": Layer(128, 6, 28, 0, 2, stride=2),
+    "vgg": Layer(1, 64, 224, 0, 2, stride=2),
+    "resnet": Layer(8, 64, 112, 0, 3, stride=2, padding=1),
+    "inception": Layer(8, 64, 28, 0, 3, padding=1),
+}
+
+
+def normal(shape):
+    """Return the same normal float32 numbers at every call."""
+    return np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
