@@ -7,7 +7,7 @@ import sys
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-KERNELS = ["convolution", "columns", "pooling"]
+KERNELS = ["convolution", "columns", "pooling", "tile"]
 X86_LEVELS = ["x86-64-v4", "x86-64-v3", "x86-64-v2"]  # as in slidedot/_dispatch.py
 
 

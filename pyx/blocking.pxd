@@ -1,15 +1,15 @@
 # A layer's shape -> the sizes of its blocks: pure integers. What fixes the order of a sum (how many
 # terms are added up before the partial sum is) depends on the shape alone, never on the cache, the
 # batch or the threads; that keeps bits equal. The rest may follow the cache.
-from tile cimport SD_MAX_ROWS
+from simd cimport SD_MAX_ROWS
 
 cdef enum:
-    TERMS = 512                # terms of a sum that are added up from zero
+    TERMS = 288                # terms of a sum that are added up from zero
     PIXELS = 1024              # pixels of a weight gradient's sum, likewise, over all lanes
     TAP_BYTES = 24 * 1024      # what its taps read of a packed band: most of the L1 cache
     BAND_BYTES = 192 * 1024    # a packed band of the input: a part of the L2 cache
     WEIGHT_BYTES = 128 * 1024  # packed weights that pass over it: another part
-    SUM_BYTES = 512 * 1024     # a band's partial sums, touched once per TERMS terms
+    SUM_BYTES = 256 * 1024     # a band's partial sums, touched once per TERMS terms
     WEIGHTS = 64 * 1024        # weight gradients up to this many elements are summed in SEGMENTS
     SEGMENTS = 8
 

@@ -28,9 +28,9 @@ from blocking cimport (
 )
 from rows cimport fill_row
 from scratch cimport Scratch, scratch_free, scratch_part, scratch_take
-from tile cimport (
-    SD_DOT_ROWS, SD_DOT_TAPS, SD_MAX_ROWS, SD_MAX_VECTORS, SD_VECTOR_BYTES, SD_VECTORS, dot_tile,
-    tile,
+from simd cimport (
+    SD_DOT_ROWS, SD_DOT_TAPS, SD_MAX_ROWS, SD_MAX_VECTORS, SD_VECTOR_BYTES, SD_VECTORS, copy_run,
+    dot_tile, tile,
 )
 from views cimport Axis, View, axis, view
 
@@ -61,13 +61,19 @@ cdef bint side_take(Side *s, Py_ssize_t slots, Py_ssize_t phases, Py_ssize_t tap
     return True
 
 
-cdef bint copies_pay(Axis *a, Py_ssize_t products) noexcept nogil:
-    """Whether each tap gets a line of its own in the packed block, without the pixels between one
-    output line's end and the next one's start: those cost `products` each, packing a little.
-    Taps far apart always do, or the block would hold all that lies between them."""
+cdef bint far_apart(Axis *a) noexcept nogil:
+    """Taps so far apart that the packed block would mostly hold what lies between them."""
+    return (a.kernel - 1) * a.dilation // a.stride > 4 * a.kernel
+
+
+cdef bint copies_pay(Axis *a, Py_ssize_t products, Py_ssize_t lines) noexcept nogil:
+    """Whether each tap along a row gets a row of its own in the packed block, without the pixels
+    between one output row's end and the next one's start: those cost `products` each, packing as
+    much as some products, for each of `lines` rows of the input per output row."""
     cdef Py_ssize_t reach = (a.kernel - 1) * a.dilation // a.stride
-    return reach > 4 * a.kernel or (
-        a.kernel <= 32 and reach * products > 24 * (a.kernel - 1) * (a.out + reach))
+    cdef Py_ssize_t more = a.kernel - min(a.stride, a.kernel)
+    return far_apart(a) or (12 * reach > a.out and reach * products > (
+        24 if a.stride == 1 else 48) * more * lines * (a.out + reach))
 
 
 cdef bint forward_side(Side *s, Axis *a, bint copies) noexcept nogil:
@@ -238,15 +244,28 @@ cdef void pack_panels(
     """[panel][channel][tap][row of the panel] of one phase's weights."""
     cdef Side *h = &job.h
     cdef Side *w = &job.w
-    cdef Py_ssize_t p, c, i, j, r, rows
+    cdef Py_ssize_t taps = (h.first[py + 1] - h.first[py]) * (w.first[px + 1] - w.first[px])
+    cdef Py_ssize_t run = 1, runs, p, i, j, k, r, rows, c
     cdef const floating *tap
+    cdef const floating *row
+    # terms that lie end to end in the weights: all taps of a channel, or of all channels
+    if (taps > 0 and taps == h.taps * w.taps and job.w_sw == 1 and job.w_sh == w.taps
+            and h.index[h.taps - 1] == h.taps - 1 and w.index[w.taps - 1] == w.taps - 1):
+        run = channels * taps if job.w_si == taps else taps
+    runs = channels * taps // run if run > 1 else 0
     for p in range(panel0, panel0 + panels):
         rows = panel_rows(&job.panels, p)
-        for c in range(channel0, channel0 + channels):
+        row = weight + panel_start(&job.panels, p) * job.w_so + channel0 * job.w_si
+        for c in range(runs):
+            for r in range(rows):
+                tap = row + r * job.w_so + c * job.w_si
+                for k in range(run):
+                    a[k * rows + r] = tap[k]
+            a += run * rows
+        for c in range(channels if run == 1 else 0):
             for i in range(h.first[py], h.first[py + 1]):
                 for j in range(w.first[px], w.first[px + 1]):
-                    tap = (weight + panel_start(&job.panels, p) * job.w_so + c * job.w_si
-                           + h.index[i] * job.w_sh + w.index[j] * job.w_sw)
+                    tap = row + c * job.w_si + h.index[i] * job.w_sh + w.index[j] * job.w_sw
                     for r in range(rows):
                         a[r] = tap[r * job.w_so]
                     a += rows
@@ -311,7 +330,7 @@ cdef void gather_tile(
     cdef Py_ssize_t row = start // job.length, column = start % job.length
     cdef Py_ssize_t y_sn = job.groups * job.outputs * plane, y_sh = job.h.phases * job.w.out
     cdef Py_ssize_t first = panel_start(&job.panels, band.panel0)
-    cdef Py_ssize_t p, o, i, j, n, size, done, run, ahead
+    cdef Py_ssize_t p, o, i, j, k, n, size, done, run, ahead
     cdef bint whole = step == 1 and column + width <= band.columns
     cdef floating *to
     if step == 1 and job.length == job.w.out and job.batch == 1 and job.h.phases == 1:
@@ -340,7 +359,11 @@ cdef void gather_tile(
             ahead = min(job.length - j, width - done)
             run = min(band.columns - j, ahead) if n < band.images else 0
             for i in range(size):
-                copy_run(to + i * plane, step, buffer + i * width + done, run)
+                if step == 1:
+                    copy_run(to + i * plane, buffer + i * width + done, run)
+                else:
+                    for k in range(run):
+                        to[i * plane + k * step] = buffer[i * width + done + k]
             done += ahead
             to += y_sn - j * step
             j = 0
@@ -348,18 +371,6 @@ cdef void gather_tile(
             if n == job.batch:
                 n = 0
                 to += y_sh - job.batch * y_sn
-
-
-cdef inline void copy_run(
-    floating *to, Py_ssize_t step, const floating *values, Py_ssize_t count
-) noexcept nogil:
-    cdef Py_ssize_t j
-    if step == 1:
-        for j in range(count):
-            to[j] = values[j]
-    else:
-        for j in range(count):
-            to[j * step] = values[j]
 
 
 cdef void gather_task(
@@ -496,8 +507,9 @@ def forward(x, weight, bias, y, rows, columns, Py_ssize_t groups, bint relu, int
         job.outputs = wv.size[0] // groups
         describe_weight(&job, &wv, job.outputs, 0, 1)
         job.relu = relu
-        if forward_side(&job.h, &h, copies_pay(&h, 0)):
-            if forward_side(&job.w, &w, copies_pay(&w, job.outputs * h.kernel * w.kernel)):
+        if forward_side(&job.h, &h, far_apart(&h)):
+            if forward_side(&job.w, &w, copies_pay(
+                    &w, job.outputs * h.kernel * w.kernel, job.h.slots)):
                 if xv.itemsize == sizeof(float):
                     done = gather(<float *> yv.data, <float *> xv.data, <float *> wv.data,
                                   <float *> bv.data, &job, threads)
@@ -522,8 +534,9 @@ def gradient_x(grad_out, weight, x, rows, columns, Py_ssize_t groups, int thread
         job.outputs = wv.size[1]
         describe_weight(&job, &wv, job.channels, 1, 0)
         job.relu = False
-        if gradient_side(&job.h, &h, copies_pay(&h, 0)):
-            if gradient_side(&job.w, &w, copies_pay(&w, job.outputs * h.kernel * w.kernel)):
+        if gradient_side(&job.h, &h, far_apart(&h)):
+            if gradient_side(&job.w, &w, copies_pay(
+                    &w, job.outputs * h.kernel * w.kernel, h.stride)):
                 if xv.itemsize == sizeof(float):
                     done = gather(<float *> xv.data, <float *> gv.data, <float *> wv.data,
                                   <float *> NULL, &job, threads)
@@ -706,7 +719,7 @@ def gradient_weight(grad_out, x, weight, rows, columns, Py_ssize_t groups, int t
         job.x.outputs = wv.size[0] // groups
         job.g_sn, job.g_sc = gv.stride[0], gv.stride[1]
         job.g_sh, job.g_sw = gv.stride[2], gv.stride[3]
-        if forward_side(&job.x.h, &h, copies_pay(&h, 0)):
+        if forward_side(&job.x.h, &h, far_apart(&h)):
             if forward_side(&job.x.w, &w, True):
                 if xv.itemsize == sizeof(float):
                     done = contract(<float *> wv.data, <float *> gv.data, <float *> xv.data,

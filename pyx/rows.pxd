@@ -2,12 +2,15 @@
 # with what lies outside the row filled in. A row of stride s is staged as s such rows, its phases,
 # and then every tap of every window is a contiguous run.
 from cython cimport floating
-from libc.string cimport memcpy
+
+from simd cimport copy_evens, copy_run, fill_run
 
 
 cdef inline Py_ssize_t first_inside(Py_ssize_t first, Py_ssize_t step) noexcept nogil:
     """The smallest j >= 0 with first + j * step >= 0."""
-    return 0 if first >= 0 else (-first - 1) // step + 1
+    if first >= 0:
+        return 0
+    return -first if step == 1 else (-first - 1) // step + 1  # dividing costs more than a short row
 
 
 cdef inline Py_ssize_t count_inside(
@@ -16,7 +19,7 @@ cdef inline Py_ssize_t count_inside(
     """How many j in [0, count) have first + j * step < size."""
     if first >= size:
         return 0
-    return min((size - first - 1) // step + 1, count)
+    return min(size - first if step == 1 else (size - first - 1) // step + 1, count)
 
 
 cdef inline void fill_row(
@@ -28,16 +31,15 @@ cdef inline void fill_row(
     cdef Py_ssize_t low = min(first_inside(first, step), high)
     cdef Py_ssize_t j, jump = step * stride
     cdef const floating *p = pixels + first * stride
-    for j in range(low):
-        row[j] = outside
+    fill_run(row, outside, low)
     if jump == 1:
-        for j in range(low, high):
-            row[j] = p[j]
+        copy_run(row + low, p + low, high - low)
+    elif jump == 2:
+        copy_evens(row + low, p + 2 * low, high - low)
     else:
         for j in range(low, high):
             row[j] = p[j * jump]
-    for j in range(high, count):
-        row[j] = outside
+    fill_run(row + high, outside, count - high)
 
 
 cdef inline void add_row(

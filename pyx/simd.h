@@ -38,7 +38,7 @@
 #define SD_VECTORS(rows) (SD_FIT(rows) < SD_MAX_VECTORS ? SD_FIT(rows) : SD_MAX_VECTORS)
 
 #define SD_INLINE static inline __attribute__((always_inline))
-#define SD_UNROLL _Pragma("GCC unroll 16")
+#define SD_UNROLL _Pragma("GCC unroll 32")
 
 /* The tile: c[i][0..W) = sum over k < terms of a[k * rows + i] * b[off[k]..off[k] + W), with
    W = vectors * lanes. Because the table `off`, not the loop, knows the layout of b, one tile does
@@ -110,7 +110,11 @@
 #define SD_DOT_ROWS (SD_REGISTERS == 32 ? 6 : 3)
 #define SD_DOT_TAPS 4
 
-/* Lanes of two vectors, of 16, 8, 4 or 2 lanes, that are a lane, or two lanes, apart. */
+/* Lanes of two vectors, of 16, 8, 4 or 2 lanes: every second one, and pairs to add up. */
+#define SD_SECOND_2 0, 2
+#define SD_SECOND_4 0, 2, 4, 6
+#define SD_SECOND_8 0, 2, 4, 6, 8, 10, 12, 14
+#define SD_SECOND_16 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30
 #define SD_EVEN_2 0, 2
 #define SD_ODD_2 1, 3
 #define SD_EVEN_4 0, 4, 2, 6
@@ -131,8 +135,48 @@
 #define SD_SHUFFLE(MASK, a, b, ...) __builtin_shuffle(a, b, (MASK){__VA_ARGS__})
 #endif
 
-/* sum[t] = the sum of v[t]'s lanes, for four vectors at once. */
-#define SD_DEFINE_SUMS(T, NAME, VEC, MASK, LANES)                                                  \
+/* sum[t] = the sum of v[t]'s lanes, for four vectors at once; and runs, exact to the element: of
+   blocks that overlap at the end, so that no loop runs over single elements. */
+#define SD_DEFINE_LANES(T, NAME, VEC, MASK, LANES)                                                 \
+    SD_INLINE void NAME##_copy(T *to, const T *from, ptrdiff_t n) {                                \
+        if (n >= LANES) {                                                                          \
+            for (ptrdiff_t i = 0; i + LANES <= n; i += LANES)                                      \
+                NAME##_store(to + i, NAME##_load(from + i));                                       \
+            NAME##_store(to + n - LANES, NAME##_load(from + n - LANES));                           \
+            return;                                                                                \
+        }                                                                                          \
+        SD_UNROLL for (int part = LANES / 2; part; part /= 2)                                      \
+            if (n >= part) {                                                                       \
+                T head[LANES / 2], tail[LANES / 2];                                                \
+                memcpy(head, from, part * sizeof(T));                                              \
+                memcpy(tail, from + n - part, part * sizeof(T));                                   \
+                memcpy(to, head, part * sizeof(T));                                                \
+                memcpy(to + n - part, tail, part * sizeof(T));                                     \
+                return;                                                                            \
+            }                                                                                      \
+    }                                                                                              \
+    SD_INLINE void NAME##_fill(T *to, T value, ptrdiff_t n) {                                      \
+        VEC v = value - (VEC){0};                                                                  \
+        if (n >= LANES) {                                                                          \
+            for (ptrdiff_t i = 0; i + LANES <= n; i += LANES) NAME##_store(to + i, v);             \
+            NAME##_store(to + n - LANES, v);                                                       \
+            return;                                                                                \
+        }                                                                                          \
+        SD_UNROLL for (int part = LANES / 2; part; part /= 2)                                      \
+            if (n >= part) {                                                                       \
+                memcpy(to, &v, part * sizeof(T));                                                  \
+                memcpy(to + n - part, &v, part * sizeof(T));                                       \
+                return;                                                                            \
+            }                                                                                      \
+    }                                                                                              \
+    SD_INLINE void NAME##_evens(T *to, const T *from, ptrdiff_t n) {                               \
+        ptrdiff_t i = 0;                                                                           \
+        for (; i + LANES < n; i += LANES) /* the last odd one lies before another even one */      \
+            NAME##_store(to + i, SD_SHUFFLE(MASK, NAME##_load(from + 2 * i),                       \
+                                            NAME##_load(from + 2 * i + LANES),                     \
+                                            SD_SECOND_##LANES));                                   \
+        for (; i < n; i++) to[i] = from[2 * i];                                                    \
+    }                                                                                              \
     SD_INLINE void NAME##_sums(T *sum, const VEC *v) {                                             \
         VEC a = SD_SHUFFLE(MASK, v[0], v[1], SD_EVEN_##LANES)                                      \
               + SD_SHUFFLE(MASK, v[0], v[1], SD_ODD_##LANES);                                      \
@@ -211,22 +255,38 @@
     SD_DOT_TAPS_OF(F, 1, T, NAME) SD_DOT_TAPS_OF(F, 2, T, NAME) SD_DOT_TAPS_OF(F, 3, T, NAME)      \
     SD_DOT_TAPS_OF(F, 4, T, NAME) SD_DOT_TAPS_OF(F, 5, T, NAME) SD_DOT_TAPS_OF(F, 6, T, NAME)
 
+/* `rounds` multiply-adds of as many independent vectors as the tile's accumulators, from registers
+   alone: the CPU's limit, to measure the tile against. */
+#define SD_PEAK_VECTORS (SD_REGISTERS == 32 ? 24 : 12)
+#define SD_DEFINE_PEAK(T, NAME, VEC)                                                               \
+    static T NAME##_peak(ptrdiff_t rounds, T factor, T term) {                                     \
+        volatile T known_later[2] = {factor, term};                                                \
+        VEC acc[SD_PEAK_VECTORS], x = known_later[0] - (VEC){0}, y = known_later[1] - (VEC){0};    \
+        SD_UNROLL for (int k = 0; k < SD_PEAK_VECTORS; k++) acc[k] = x * (T)k;                     \
+        for (; rounds > 0; rounds--)                                                               \
+            SD_UNROLL for (int k = 0; k < SD_PEAK_VECTORS; k++) acc[k] = acc[k] * x + y;           \
+        SD_UNROLL for (int k = 1; k < SD_PEAK_VECTORS; k++) acc[0] += acc[k];                      \
+        return acc[0][0];                                                                          \
+    }
+
 typedef int sd_mask32 __attribute__((vector_size(SD_VECTOR_BYTES)));
 typedef long long sd_mask64 __attribute__((vector_size(SD_VECTOR_BYTES)));
 
-SD_DEFINE_TILE(float, sd_tile_float, sd_float, sd_mask32)
-SD_DEFINE_TILE(double, sd_tile_double, sd_double, sd_mask64)
+SD_DEFINE_TILE(float, sd_float, sd_floats, sd_mask32)
+SD_DEFINE_TILE(double, sd_double, sd_doubles, sd_mask64)
 #if SD_VECTOR_BYTES == 64
-SD_DEFINE_SUMS(float, sd_tile_float, sd_float, sd_mask32, 16)
-SD_DEFINE_SUMS(double, sd_tile_double, sd_double, sd_mask64, 8)
+SD_DEFINE_LANES(float, sd_float, sd_floats, sd_mask32, 16)
+SD_DEFINE_LANES(double, sd_double, sd_doubles, sd_mask64, 8)
 #elif SD_VECTOR_BYTES == 32
-SD_DEFINE_SUMS(float, sd_tile_float, sd_float, sd_mask32, 8)
-SD_DEFINE_SUMS(double, sd_tile_double, sd_double, sd_mask64, 4)
+SD_DEFINE_LANES(float, sd_float, sd_floats, sd_mask32, 8)
+SD_DEFINE_LANES(double, sd_double, sd_doubles, sd_mask64, 4)
 #else
-SD_DEFINE_SUMS(float, sd_tile_float, sd_float, sd_mask32, 4)
-SD_DEFINE_SUMS(double, sd_tile_double, sd_double, sd_mask64, 2)
+SD_DEFINE_LANES(float, sd_float, sd_floats, sd_mask32, 4)
+SD_DEFINE_LANES(double, sd_double, sd_doubles, sd_mask64, 2)
 #endif
-SD_DEFINE_DOT(float, sd_tile_float, sd_float, sd_mask32, int)
-SD_DEFINE_DOT(double, sd_tile_double, sd_double, sd_mask64, long long)
+SD_DEFINE_DOT(float, sd_float, sd_floats, sd_mask32, int)
+SD_DEFINE_DOT(double, sd_double, sd_doubles, sd_mask64, long long)
+SD_DEFINE_PEAK(float, sd_float, sd_floats)
+SD_DEFINE_PEAK(double, sd_double, sd_doubles)
 
 #endif

@@ -139,9 +139,10 @@ def test_modules_declare_the_same_names(module):
 
 def test_a_family_has_one_name_in_every_place():
     kernels = {path.stem for path in (ROOT / "pyx").glob("*.pyx")}
-    assert kernels == FAMILIES | {"cpu"}  # the probe belongs to _dispatch
+    assert kernels == FAMILIES | {"cpu", "tile"}  # the probes of the CPU and of the register tile
     for family in FAMILIES:
         assert (PACKAGE / f"{family}.py").exists()
+    for family in FAMILIES | {"tile"}:
         assert (ROOT / "tests" / f"test_{family}.py").exists()
         assert (ROOT / "asv_bench" / "benchmarks" / f"{family}.py").exists()
 

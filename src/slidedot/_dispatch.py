@@ -13,7 +13,7 @@ from slidedot.geometry import shown
 #: Best first. "baseline" is the only one where the CPU has no x86-64 levels.
 LEVELS = ("x86-64-v4", "x86-64-v3", "x86-64-v2", "baseline")
 
-FAMILIES = ("convolution", "columns", "pooling")
+FAMILIES = ("convolution", "columns", "pooling", "tile")
 
 
 class Kernels(NamedTuple):
@@ -23,6 +23,7 @@ class Kernels(NamedTuple):
     convolution: Any
     columns: Any
     pooling: Any
+    tile: Any
 
 
 def _module(family, level):
