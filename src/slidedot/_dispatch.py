@@ -1,7 +1,6 @@
 """Pick the CPU level once, at import: the best one that was built and that this CPU runs."""
 
 import importlib
-import importlib.metadata
 import importlib.util
 import os
 from typing import Any, NamedTuple
@@ -94,6 +93,8 @@ def show_config(mode="stdout"):
     """
     if mode not in ("stdout", "dicts"):
         raise ValueError(f"show_config: mode must be 'stdout' or 'dicts', got mode={shown(mode)}")
+    import importlib.metadata  # slow to import, and of use here only
+
     config = {
         "version": importlib.metadata.version("slidedot"),
         "cpu_level": kernels.level,
