@@ -26,7 +26,7 @@ from blocking cimport (
     BAND_BYTES, PIXELS, SEGMENTS, SUM_BYTES, TAP_BYTES, TERMS, WEIGHT_BYTES, WEIGHTS, Panels, even,
     panel_rows, panel_start, panels_of, parts, widest_panel,
 )
-from rows cimport fill_row
+from rows cimport far_apart, fill_row, phases_of, reach_of
 from scratch cimport Scratch, scratch_free, scratch_part, scratch_take
 from simd cimport (
     SD_DOT_ROWS, SD_DOT_TAPS, SD_MAX_ROWS, SD_MAX_VECTORS, SD_VECTOR_BYTES, SD_VECTORS, copy_run,
@@ -61,16 +61,11 @@ cdef bint side_take(Side *s, Py_ssize_t slots, Py_ssize_t phases, Py_ssize_t tap
     return True
 
 
-cdef bint far_apart(Axis *a) noexcept nogil:
-    """Taps so far apart that the packed block would mostly hold what lies between them."""
-    return (a.kernel - 1) * a.dilation // a.stride > 4 * a.kernel
-
-
 cdef bint copies_pay(Axis *a, Py_ssize_t products, Py_ssize_t lines) noexcept nogil:
     """Whether each tap along a row gets a row of its own in the packed block, without the pixels
     between one output row's end and the next one's start: those cost `products` each, packing as
     much as some products, for each of `lines` rows of the input per output row."""
-    cdef Py_ssize_t reach = (a.kernel - 1) * a.dilation // a.stride
+    cdef Py_ssize_t reach = reach_of(a)
     cdef Py_ssize_t more = a.kernel - min(a.stride, a.kernel)
     return far_apart(a) or (12 * reach > a.out and reach * products > (
         24 if a.stride == 1 else 48) * more * lines * (a.out + reach))
@@ -78,10 +73,8 @@ cdef bint copies_pay(Axis *a, Py_ssize_t products, Py_ssize_t lines) noexcept no
 
 cdef bint forward_side(Side *s, Axis *a, bint copies) noexcept nogil:
     """One phase; the input is split into the phases of its stride, those that hold a tap."""
-    cdef Py_ssize_t u = a.stride, v = a.dilation, t
-    while v:
-        u, v = v, u % v
-    if not side_take(s, a.kernel if copies else min(a.stride // u, a.kernel), 1, a.kernel):
+    cdef Py_ssize_t t
+    if not side_take(s, a.kernel if copies else phases_of(a), 1, a.kernel):
         return False
     s.size, s.out, s.outputs, s.step = a.size, a.out, a.out, a.stride
     s.taps = s.most_taps = a.kernel
@@ -208,7 +201,7 @@ cdef void count_blocks(Gather *job) noexcept nogil:
     job.bands_h = parts(job.h.outputs, job.rows)
     job.bands_w = parts(job.w.outputs, job.columns)
     job.shares = parts(job.panels.count, job.share)
-    job.tasks = job.images and job.batches * job.groups * job.bands_h * job.bands_w * job.shares
+    job.tasks = job.batches * job.groups * job.bands_h * job.bands_w * job.shares
     job.length = job.columns + job.w.reach
     job.height = job.rows + job.h.reach
     job.plane = job.h.slots * job.w.slots * job.height * job.batch * job.length

@@ -14,7 +14,7 @@ from libc.math cimport INFINITY
 from libc.stdint cimport int32_t, int64_t
 from libc.string cimport memset
 
-from rows cimport fill_row, first_inside
+from rows cimport far_apart, fill_row, first_inside, phases_of, reach_of
 from scratch cimport Scratch, scratch_free, scratch_part, scratch_take
 from views cimport Axis, View, axis, view
 
@@ -56,12 +56,9 @@ cdef struct Staged:
 
 
 cdef Staged stage(Axis *w) noexcept nogil:
-    cdef Py_ssize_t a = w.stride, b = w.dilation, reach = (w.kernel - 1) * w.dilation // w.stride
     cdef Staged s
-    while b:
-        a, b = b, a % b
-    s.phases = w.kernel if reach > 4 * w.kernel else min(w.stride // a, w.kernel)
-    s.length = w.out + (0 if s.phases == w.kernel else reach)
+    s.phases = w.kernel if far_apart(w) else phases_of(w)
+    s.length = w.out + (0 if s.phases == w.kernel else reach_of(w))
     return s
 
 

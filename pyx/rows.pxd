@@ -4,6 +4,26 @@
 from cython cimport floating
 
 from simd cimport copy_evens, copy_run, fill_run
+from views cimport Axis
+
+
+cdef inline Py_ssize_t reach_of(const Axis *a) noexcept nogil:
+    """How many elements of its phase lie between a window's first tap and its last."""
+    return (a.kernel - 1) * a.dilation // a.stride
+
+
+cdef inline bint far_apart(const Axis *a) noexcept nogil:
+    """Taps so far apart that their phases would mostly hold what lies between them: each tap gets a
+    row of its own instead."""
+    return reach_of(a) > 4 * a.kernel
+
+
+cdef inline Py_ssize_t phases_of(const Axis *a) noexcept nogil:
+    """How many phases hold a tap: taps j and j + stride / gcd(stride, dilation) share one."""
+    cdef Py_ssize_t u = a.stride, v = a.dilation
+    while v:
+        u, v = v, u % v
+    return min(a.stride // u, a.kernel)
 
 
 cdef inline Py_ssize_t first_inside(Py_ssize_t first, Py_ssize_t step) noexcept nogil:
