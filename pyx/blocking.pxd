@@ -1,17 +1,19 @@
 # A layer's shape -> the sizes of its blocks: pure integers. What fixes the order of a sum (how many
 # terms are added up before the partial sum is) depends on the shape alone, never on the cache, the
 # batch or the threads; that keeps bits equal. The rest may follow the cache.
-from simd cimport SD_MAX_ROWS
+from simd cimport SD_MAX_ROWS, SD_VECTOR_BYTES, SD_VECTORS_WIDEST
 
 cdef enum:
-    TERMS = 288                # terms of a sum that are added up from zero
-    PIXELS = 1024              # pixels of a weight gradient's sum, likewise, over all lanes
-    TAP_BYTES = 24 * 1024      # what its taps read of a packed band: most of the L1 cache
-    BAND_BYTES = 192 * 1024    # a packed band of the input: a part of the L2 cache
-    WEIGHT_BYTES = 128 * 1024  # packed weights that pass over it: another part
-    SUM_BYTES = 256 * 1024     # a band's partial sums, touched once per TERMS terms
+    STRIP_BYTES = 18 * 1024    # a tile's operand, beside a panel of the other in the L1 cache
+    TERMS = STRIP_BYTES // (SD_VECTORS_WIDEST * SD_VECTOR_BYTES)  # of a sum added up from zero
+    STAGED_PANELS = 3          # panels that make it worth to lay out a strip's terms for the tile
+    BAND_BYTES = 384 * 1024    # a packed band of the input: a part of the L2 cache
+    WEIGHT_BYTES = 256 * 1024  # packed weights that pass over it: another part
+    SUM_BYTES = 1024 * 1024    # a band's partial sums, touched once per TERMS terms
+    PIXELS = 1024              # of a bias gradient, added up before the sum goes on in double
     WEIGHTS = 64 * 1024        # weight gradients up to this many elements are summed in SEGMENTS
     SEGMENTS = 8
+    MOST_LANES = 128           # lanes of the widest strip, and so its most runs
 
 
 cdef inline Py_ssize_t parts(Py_ssize_t total, Py_ssize_t most) noexcept nogil:
@@ -23,6 +25,12 @@ cdef inline Py_ssize_t even(Py_ssize_t total, Py_ssize_t most) noexcept nogil:
     """The size, at most `most`, of as few and as equal parts of `total` as can be."""
     cdef Py_ssize_t count = parts(total, max(1, most))
     return max(1, (total + count - 1) // count)
+
+
+cdef inline Py_ssize_t spread(Py_ssize_t elements) noexcept nogil:
+    """At least so many elements, in an odd number of cache lines: rows of that length never all
+    fall into the same few sets of a cache."""
+    return ((elements + 15) // 16 | 1) * 16
 
 
 cdef struct Panels:  # output channels in groups that fill the tile's rows as evenly as can be

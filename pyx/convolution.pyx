@@ -12,9 +12,10 @@ With a stride the gradient's pixels fall into stride * stride phases, and each h
     Loops: images, group, band of rows and columns; block of source channels (packed once, with its
     padding, so that a tap is an offset); phase, panels that stay in the cache, tile of pixels,
     panel of output channels.
-The gradient for weight contracts over pixels, from the same packed block.
-    Loops: segment of pixels, group, share of the output channels; block of pixels, block of input
-    channels; output channels that stay in L2, taps that stay in L1, and the dot tile.
+The gradient for weight contracts over pixels, from the same packed block, where a term's pixels
+are a row of the tile, and from grad_out, transposed strip by strip.
+    Loops: segment of pixels, group, block of input channels, share of the output channels; band of
+    pixels, strip of pixels and output channels, panel of terms.
 """
 
 from cython cimport floating
@@ -23,14 +24,14 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from blocking cimport (
-    BAND_BYTES, PIXELS, SEGMENTS, SUM_BYTES, TAP_BYTES, TERMS, WEIGHT_BYTES, WEIGHTS, Panels, even,
-    panel_rows, panel_start, panels_of, parts, widest_panel,
+    BAND_BYTES, MOST_LANES, PIXELS, SEGMENTS, STAGED_PANELS, SUM_BYTES, TERMS, WEIGHT_BYTES,
+    WEIGHTS, Panels, even, panel_rows, panel_start, panels_of, parts, spread, widest_panel,
 )
-from rows cimport far_apart, fill_row, phases_of, reach_of
+from rows cimport count_inside, far_apart, fill_inside, first_inside, phases_of
 from scratch cimport Scratch, scratch_free, scratch_part, scratch_take
 from simd cimport (
-    SD_DOT_ROWS, SD_DOT_TAPS, SD_MAX_ROWS, SD_MAX_VECTORS, SD_VECTOR_BYTES, SD_VECTORS, copy_run,
-    dot_tile, tile,
+    SD_MAX_ROWS, SD_MAX_VECTORS, SD_VECTOR_BYTES, SD_VECTORS, SD_VECTORS_WIDEST, copy_run, fill_run,
+    stage, tile, total_of, transpose,
 )
 from views cimport Axis, View, axis, view
 
@@ -61,20 +62,11 @@ cdef bint side_take(Side *s, Py_ssize_t slots, Py_ssize_t phases, Py_ssize_t tap
     return True
 
 
-cdef bint copies_pay(Axis *a, Py_ssize_t products, Py_ssize_t lines) noexcept nogil:
-    """Whether each tap along a row gets a row of its own in the packed block, without the pixels
-    between one output row's end and the next one's start: those cost `products` each, packing as
-    much as some products, for each of `lines` rows of the input per output row."""
-    cdef Py_ssize_t reach = reach_of(a)
-    cdef Py_ssize_t more = a.kernel - min(a.stride, a.kernel)
-    return far_apart(a) or (12 * reach > a.out and reach * products > (
-        24 if a.stride == 1 else 48) * more * lines * (a.out + reach))
-
-
-cdef bint forward_side(Side *s, Axis *a, bint copies) noexcept nogil:
+cdef bint forward_side(Side *s, Axis *a) noexcept nogil:
     """One phase; the input is split into the phases of its stride, those that hold a tap."""
+    cdef bint apart = far_apart(a)
     cdef Py_ssize_t t
-    if not side_take(s, a.kernel if copies else phases_of(a), 1, a.kernel):
+    if not side_take(s, a.kernel if apart else phases_of(a), 1, a.kernel):
         return False
     s.size, s.out, s.outputs, s.step = a.size, a.out, a.out, a.stride
     s.taps = s.most_taps = a.kernel
@@ -82,17 +74,18 @@ cdef bint forward_side(Side *s, Axis *a, bint copies) noexcept nogil:
     for t in range(a.kernel):
         s.index[t] = t
         s.slot[t] = t % s.slots
-        s.shift[t] = 0 if copies else t * a.dilation // a.stride
+        s.shift[t] = 0 if apart else t * a.dilation // a.stride
         if t < s.slots:
             s.origin[t] = t * a.dilation - s.shift[t] * a.stride - a.before
     s.reach = s.shift[a.kernel - 1]
     return True
 
 
-cdef bint gradient_side(Side *s, Axis *a, bint copies) noexcept nogil:
+cdef bint gradient_side(Side *s, Axis *a) noexcept nogil:
     """Pixel i takes tap t from output (i + before - t * dilation) / stride, where that is whole."""
+    cdef bint apart = far_apart(a)
     cdef Py_ssize_t p, t, numerator, low = 0, high = 0
-    if not side_take(s, a.kernel if copies else 1, min(a.stride, a.size), a.kernel):
+    if not side_take(s, a.kernel if apart else 1, min(a.stride, a.size), a.kernel):
         return False
     s.size, s.out, s.step = a.out, a.size, 1
     s.outputs = parts(a.size, s.phases)
@@ -111,15 +104,15 @@ cdef bint gradient_side(Side *s, Axis *a, bint copies) noexcept nogil:
         s.most_taps = max(s.most_taps, s.taps - s.first[p])
     s.first[s.phases] = s.taps
     s.origin[0] = low
-    s.reach = 0 if copies else high - low
+    s.reach = 0 if apart else high - low
     for t in range(s.taps):
-        if copies:
+        if apart:
             s.slot[t] = t
             s.origin[t] = s.shift[t]
             s.shift[t] = 0
         else:
             s.shift[t] -= low
-    if copies:
+    if apart:
         s.slots = max(1, s.taps)
     return True
 
@@ -140,25 +133,28 @@ cdef struct Gather:
     Panels panels
     Py_ssize_t vectors, lanes
     bint relu, late  # weights packed by each task, just before use
+    bint staged      # each strip of pixels is laid out for the tile, term after term
     # blocks: source channels, images, rows and columns of a phase, panels that stay in the cache,
     # panels of a task; and how many of each
     Py_ssize_t block, batch, rows, columns, resident, share
     Py_ssize_t blocks, batches, bands_h, bands_w, shares, tasks
-    # the packed block is [channel][slot h][slot w][row][image][column]
+    # the packed block is [channel][slot h][slot w][image][row][column]
     Py_ssize_t length, height, plane
-    Py_ssize_t flat  # pixels of a band's phase, rows laid end to end, with a tile's overhang
-    Py_ssize_t *off  # [phase][channel of the block][tap]
+    Py_ssize_t flat    # pixels of a band's phase, with a tile's overhang
+    Py_ssize_t *off    # [phase][channel of the block][tap]
+    Py_ssize_t *steps  # [term of a strip]
 
 
 cdef void choose_blocks(Gather *job, Py_ssize_t itemsize, int threads) noexcept nogil:
     cdef Side *h = &job.h
     cdef Side *w = &job.w
     cdef Py_ssize_t budget = BAND_BYTES // itemsize, unit, weights, most, terms
-    cdef Py_ssize_t phases = h.phases * w.phases
+    cdef Py_ssize_t sums = SUM_BYTES // itemsize // (job.outputs * h.phases * w.phases)
     terms = max(1, h.most_taps * w.most_taps)
     job.lanes = SD_VECTOR_BYTES // itemsize
     job.panels = panels_of(job.outputs)
     job.vectors = SD_VECTORS(widest_panel(&job.panels))
+    job.staged = job.panels.count >= STAGED_PANELS
     job.block = even(job.channels, TERMS // terms)
     job.blocks = parts(job.channels, job.block)
     terms *= job.block
@@ -169,15 +165,13 @@ cdef void choose_blocks(Gather *job, Py_ssize_t itemsize, int threads) noexcept 
     job.columns = even(w.outputs, max(64, budget // unit // (1 + h.reach) - w.reach))
     most = max(1, budget // unit // (job.columns + w.reach) - h.reach)
     if job.blocks > 1:  # partial sums of the band wait for the next block of channels
-        most = min(most, SUM_BYTES // itemsize // (
-            job.outputs * phases * (job.columns + w.reach)))
+        most = min(most, sums // (job.columns + w.reach))
     job.rows = even(h.outputs, max(1, most))
     job.batch = 1
-    if job.rows >= h.outputs and job.columns >= w.outputs:
+    if job.staged and job.rows >= h.outputs and job.columns >= w.outputs:
         most = budget // unit // ((job.rows + h.reach) * (job.columns + w.reach))
         if job.blocks > 1:
-            most = min(most, SUM_BYTES // itemsize // (
-                job.outputs * phases * job.rows * (job.columns + w.reach)))
+            most = min(most, sums // (job.rows * job.columns))
         job.batch = even(job.images, max(1, min(16, most)))
     count_blocks(job)
     # give every thread something to do: the panels are shared out where the weights are more than
@@ -205,17 +199,20 @@ cdef void count_blocks(Gather *job) noexcept nogil:
     job.length = job.columns + job.w.reach
     job.height = job.rows + job.h.reach
     job.plane = job.h.slots * job.w.slots * job.height * job.batch * job.length
-    job.flat = job.rows * job.batch * job.length + job.vectors * job.lanes
+    job.flat = spread(
+        job.batch * job.rows * (job.columns if job.staged else job.length)
+        + job.vectors * job.lanes)
 
 
-cdef bint offsets(Gather *job) noexcept nogil:
-    """Where in the packed block each term of a phase's sum lies."""
+cdef bint offsets(Gather *job, Py_ssize_t most) noexcept nogil:
+    """Where in the packed block each term of a phase's sum lies; where in a strip, which holds
+    `most`."""
     cdef Side *h = &job.h
     cdef Side *w = &job.w
-    cdef Py_ssize_t py, px, c, i, j
-    cdef Py_ssize_t row = job.batch * job.length, slot = job.height * row
+    cdef Py_ssize_t py, px, c, i, j, k
+    cdef Py_ssize_t slot = job.batch * job.height * job.length
     cdef Py_ssize_t *off = <Py_ssize_t *> malloc(
-        (job.block * h.taps * w.taps + 1) * sizeof(Py_ssize_t))
+        (job.block * h.taps * w.taps + most + 1) * sizeof(Py_ssize_t))
     job.off = off
     if off == NULL:
         return False
@@ -225,49 +222,48 @@ cdef bint offsets(Gather *job) noexcept nogil:
                 for i in range(h.first[py], h.first[py + 1]):
                     for j in range(w.first[px], w.first[px + 1]):
                         off[0] = (c * job.plane + (h.slot[i] * w.slots + w.slot[j]) * slot
-                                  + h.shift[i] * row + w.shift[j])
+                                  + h.shift[i] * job.length + w.shift[j])
                         off += 1
+    job.steps = off
+    for k in range(most):
+        off[k] = k * job.vectors * job.lanes
     return True
 
 
-cdef void pack_panels(
+cdef void pack_filters(
     floating *a, const floating *weight, Gather *job, Py_ssize_t py, Py_ssize_t px,
-    Py_ssize_t channel0, Py_ssize_t channels, Py_ssize_t panel0, Py_ssize_t panels,
+    Py_ssize_t channel0, Py_ssize_t channels, Py_ssize_t output0, Py_ssize_t outputs,
 ) noexcept nogil:
-    """[panel][channel][tap][row of the panel] of one phase's weights."""
+    """[output][channel][tap] of one phase's weights."""
     cdef Side *h = &job.h
     cdef Side *w = &job.w
     cdef Py_ssize_t taps = (h.first[py + 1] - h.first[py]) * (w.first[px + 1] - w.first[px])
-    cdef Py_ssize_t run = 1, runs, p, i, j, k, r, rows, c
-    cdef const floating *tap
-    cdef const floating *row
+    cdef Py_ssize_t run = 1, o, _c, i, j
+    cdef const floating *channel
     # terms that lie end to end in the weights: all taps of a channel, or of all channels
-    if (taps > 0 and taps == h.taps * w.taps and job.w_sw == 1 and job.w_sh == w.taps
+    if (taps == h.taps * w.taps and job.w_sw == 1 and job.w_sh == w.taps
             and h.index[h.taps - 1] == h.taps - 1 and w.index[w.taps - 1] == w.taps - 1):
         run = channels * taps if job.w_si == taps else taps
-    runs = channels * taps // run if run > 1 else 0
-    for p in range(panel0, panel0 + panels):
-        rows = panel_rows(&job.panels, p)
-        row = weight + panel_start(&job.panels, p) * job.w_so + channel0 * job.w_si
-        for c in range(runs):
-            for r in range(rows):
-                tap = row + r * job.w_so + c * job.w_si
-                for k in range(run):
-                    a[k * rows + r] = tap[k]
-            a += run * rows
-        for c in range(channels if run == 1 else 0):
+    for o in range(output0, output0 + outputs):
+        channel = weight + o * job.w_so + channel0 * job.w_si
+        if run > 1:
+            for _c in range(channels * taps // run):
+                copy_run(a, channel, run)
+                channel += job.w_si
+                a += run
+            continue
+        for _c in range(channels):
             for i in range(h.first[py], h.first[py + 1]):
                 for j in range(w.first[px], w.first[px + 1]):
-                    tap = row + c * job.w_si + h.index[i] * job.w_sh + w.index[j] * job.w_sw
-                    for r in range(rows):
-                        a[r] = tap[r * job.w_so]
-                    a += rows
+                    a[0] = channel[h.index[i] * job.w_sh + w.index[j] * job.w_sw]
+                    a += 1
+            channel += job.w_si
 
 
 cdef void pack_weights(
     floating *a, const floating *weight, Gather *job, Py_ssize_t part
 ) noexcept nogil:
-    """One group's block of source channels: [phase], then as `pack_panels`."""
+    """One group's block of source channels: [phase], then as `pack_filters`."""
     cdef Side *h = &job.h
     cdef Side *w = &job.w
     cdef Py_ssize_t group = part // job.blocks, channel0 = part % job.blocks * job.block
@@ -275,9 +271,9 @@ cdef void pack_weights(
     a += (group * job.channels + channel0) * job.outputs * h.taps * w.taps
     for py in range(h.phases):
         for px in range(w.phases):
-            pack_panels(
+            pack_filters(
                 a + job.outputs * channels * taps_before(h, w, py, px), weight + group * job.w_sg,
-                job, py, px, channel0, channels, 0, job.panels.count)
+                job, py, px, channel0, channels, 0, job.outputs)
 
 
 cdef void pack_block(
@@ -285,85 +281,156 @@ cdef void pack_block(
     Py_ssize_t row0, Py_ssize_t column0,
 ) noexcept nogil:
     """A block of source channels, its padding filled in, split into slots."""
-    cdef Py_ssize_t c, sy, sx, r, n, iy
+    cdef Side *h = &job.h
+    cdef Side *w = &job.w
+    cdef Py_ssize_t c, sy, sx, r, n, iy, low, high, first
     for c in range(channels):
-        for sy in range(job.h.slots):
-            for sx in range(job.w.slots):
-                for r in range(job.height):
-                    iy = job.h.origin[sy] + (row0 + r) * job.h.step
-                    for n in range(job.batch):
-                        fill_row(
-                            b, job.length, x + n * job.x_sn + c * job.x_sc + iy * job.x_sh,
-                            job.x_sw,
-                            job.w.size if 0 <= iy < job.h.size and n < images else 0,
-                            job.w.origin[sx] + column0 * job.w.step, job.w.step, <floating> 0)
+        for sy in range(h.slots):
+            for sx in range(w.slots):
+                first = w.origin[sx] + column0 * w.step
+                high = count_inside(first, w.step, w.size, job.length)
+                low = min(first_inside(first, w.step), high)
+                for n in range(images):
+                    for r in range(job.height):
+                        iy = h.origin[sy] + (row0 + r) * h.step
+                        if 0 <= iy < h.size:
+                            fill_inside(b, job.length, x + n * job.x_sn + c * job.x_sc
+                                        + iy * job.x_sh + first * job.x_sw,
+                                        w.step * job.x_sw, low, high, <floating> 0)
+                        else:
+                            fill_run(b, <floating> 0, job.length)
                         b += job.length
+                b += (job.batch - images) * job.height * job.length
 
 
 cdef struct Band:  # where a task is
     Py_ssize_t images, rows, columns  # of the phase
+    Py_ssize_t pitch                  # from one row's first pixel to the next one's
     Py_ssize_t total                  # its pixels, rows laid end to end
+    Py_ssize_t image, row, column     # where the next strip starts
     Py_ssize_t panel0, panels         # the panels that are in the cache
     bint first, last                  # block of source channels
 
 
-cdef void gather_tile(
-    floating *y, floating *sums, floating *buffer, const floating *a, const floating *b,
-    const Py_ssize_t *off, Gather *job, Band *band, Py_ssize_t terms, Py_ssize_t start,
-    const floating *bias,
+cdef struct Run:  # pixels of a strip that lie side by side
+    Py_ssize_t lane, size, source, result
+
+
+cdef Py_ssize_t next_strip(Run *runs, Gather *job, Band *band, Py_ssize_t width) noexcept nogil:
+    """Cut the next `width` pixels of a band into runs; return how many."""
+    cdef Py_ssize_t count = 0, lane = 0, size
+    cdef Py_ssize_t y_sh = job.h.phases * job.w.out
+    cdef Py_ssize_t y_sn = job.groups * job.outputs * job.h.out * job.w.out
+    while lane < width:
+        size = min(band.pitch - band.column, width - lane)
+        runs[count].lane = lane
+        runs[count].size = min(size, band.columns - band.column)
+        runs[count].source = (band.image * job.height + band.row) * job.length + band.column
+        runs[count].result = (band.image * y_sn + band.row * y_sh + band.column * job.w.phases)
+        count += runs[count].size > 0
+        lane += size
+        band.column += size
+        if band.column == band.pitch:
+            band.column = 0
+            band.row += 1
+            if band.row == band.rows:
+                band.row = 0
+                band.image += 1
+    return count
+
+
+cdef void stage_strip(
+    floating *strip, const floating *packed, Gather *job, const Py_ssize_t *off, Py_ssize_t terms,
+    Run *runs, Py_ssize_t count,
 ) noexcept nogil:
-    """Pixels start .. for the panels in the cache, while the tile's part of the block is in L1.
+    """The strip's pixels of every term, side by side."""
+    cdef Py_ssize_t to[MOST_LANES]
+    cdef Py_ssize_t source[MOST_LANES]
+    cdef Py_ssize_t i, lane, moves = 0
+    for i in range(count):
+        lane = 0
+        while lane < runs[i].size:
+            to[moves] = runs[i].lane + lane
+            source[moves] = runs[i].source + lane
+            moves += 1
+            lane += job.lanes
+    stage(strip, job.vectors * job.lanes, packed, off, terms, to, source, moves)
+
+
+cdef void gather_strip(
+    floating *y, floating *sums, floating *buffer, floating *strip, const floating *a,
+    const floating *packed, const Py_ssize_t *off, Gather *job, Band *band, Py_ssize_t terms,
+    Py_ssize_t start, const floating *bias,
+) noexcept nogil:
+    """Pixels start .. for the panels in the cache, while their terms are in L1.
 
     `y` is the plane of the first panel's first channel at the band's first pixel, `sums` is that
     channel's row of partial sums.
     """
     cdef Py_ssize_t plane = job.h.out * job.w.out, step = job.w.phases
-    cdef Py_ssize_t vectors = min(job.vectors, parts(band.total - start, job.lanes))
-    cdef Py_ssize_t width = vectors * job.lanes
-    cdef Py_ssize_t row = start // job.length, column = start % job.length
-    cdef Py_ssize_t y_sn = job.groups * job.outputs * plane, y_sh = job.h.phases * job.w.out
-    cdef Py_ssize_t first = panel_start(&job.panels, band.panel0)
-    cdef Py_ssize_t p, o, i, j, k, n, size, done, run, ahead
-    cdef bint whole = step == 1 and column + width <= band.columns
-    cdef floating *to
-    if step == 1 and job.length == job.w.out and job.batch == 1 and job.h.phases == 1:
-        whole = start + width <= band.total  # the rows lie end to end in y as well
-    if whole and row % job.batch >= band.images:
-        return  # a place that the last images of the batch leave empty
-    y += row % job.batch * y_sn + row // job.batch * y_sh + column * step
+    cdef Py_ssize_t pixels = min(job.vectors * job.lanes, band.total - start)
+    cdef Py_ssize_t vectors = parts(pixels, job.lanes), width = vectors * job.lanes
+    cdef Py_ssize_t first = panel_start(&job.panels, band.panel0), p, o, i, j, k, rows, count
+    cdef Run runs[MOST_LANES]
+    cdef Py_ssize_t row[SD_MAX_ROWS]
+    cdef const floating *b = packed + start
+    cdef const floating *add = NULL
+    cdef bint whole
+    count = next_strip(runs, job, band, pixels)
+    if job.staged:
+        stage_strip(strip, packed, job, off, terms, runs, count)
+        b, off = strip, job.steps
+    # side by side in y as well, nothing between its runs
+    whole = (step == 1 and pixels == width and runs[count - 1].lane + runs[count - 1].size == width
+             and (count == 1 or band.pitch == band.columns)
+             and runs[count - 1].result - runs[0].result == runs[count - 1].lane)
+    y += runs[0].result
+    for i in range(SD_MAX_ROWS):
+        row[i] = i * terms
     for p in range(band.panel0, band.panel0 + band.panels):
-        size = panel_rows(&job.panels, p)
+        rows = panel_rows(&job.panels, p)
         o = panel_start(&job.panels, p) - first
+        if not band.first:
+            add = sums + o * job.flat + start
         if not band.last:
-            tile(size, vectors, terms, a + o * terms, b + start, off, sums + o * job.flat + start,
-                 job.flat, NULL if band.first else sums + o * job.flat + start, job.flat,
-                 <floating *> NULL, False)
+            tile(rows, vectors, terms, a + o * terms, row, NULL, b, off,
+                 sums + o * job.flat + start, job.flat, add, job.flat, <floating *> NULL, False)
             continue
-        tile(size, vectors, terms, a + o * terms, b + start, off,
-             y + o * plane if whole else buffer, plane if whole else width,
-             NULL if band.first else sums + o * job.flat + start, job.flat,
+        tile(rows, vectors, terms, a + o * terms, row, NULL, b, off,
+             y + o * plane if whole else buffer, plane if whole else width, add, job.flat,
              bias + o if bias != NULL else NULL, job.relu)
         if whole:
             continue
         # ends of rows, and rows that interleave with other phases
-        n, j, done = row % job.batch, column, 0
-        to = y + o * plane
-        while done < width and start + done < band.total:
-            ahead = min(job.length - j, width - done)
-            run = min(band.columns - j, ahead) if n < band.images else 0
-            for i in range(size):
+        for j in range(count):
+            for i in range(rows):
                 if step == 1:
-                    copy_run(to + i * plane, buffer + i * width + done, run)
+                    copy_run(y + (o + i) * plane + runs[j].result - runs[0].result,
+                             buffer + i * width + runs[j].lane, runs[j].size)
                 else:
-                    for k in range(run):
-                        to[i * plane + k * step] = buffer[i * width + done + k]
-            done += ahead
-            to += y_sn - j * step
-            j = 0
-            n += 1
-            if n == job.batch:
-                n = 0
-                to += y_sh - job.batch * y_sn
+                    for k in range(runs[j].size):
+                        y[(o + i) * plane + runs[j].result - runs[0].result + k * step] = buffer[
+                            i * width + runs[j].lane + k]
+
+
+cdef struct Layout:  # of one thread's scratch, in elements
+    Py_ssize_t buffer, own, strip, sums, size
+
+
+cdef Layout layout(Gather *job) noexcept nogil:
+    """The packed block, a tile's results, weights that a task packs for itself, a strip's terms,
+    partial sums; each with room for a tile's overhang."""
+    cdef Layout part
+    cdef Py_ssize_t terms = job.block * job.h.most_taps * job.w.most_taps
+    cdef Py_ssize_t slack = SD_MAX_VECTORS * job.lanes
+    part.buffer = spread(job.block * job.plane + slack)
+    part.own = part.buffer + slack * SD_MAX_ROWS
+    part.strip = part.own + spread(job.late * job.resident * SD_MAX_ROWS * terms)
+    part.sums = part.strip + spread(job.staged * (terms * job.vectors + 1) * job.lanes)
+    part.size = part.sums
+    if job.blocks > 1:
+        part.size += job.flat * job.h.phases * job.w.phases * job.outputs
+    return part
 
 
 cdef void gather_task(
@@ -380,15 +447,13 @@ cdef void gather_task(
     cdef Py_ssize_t n0 = rest // (job.bands_w * job.bands_h * job.groups) * job.batch
     cdef Py_ssize_t panel_last = min((share + 1) * job.share, job.panels.count)
     cdef Py_ssize_t i, channel0, channels, py, px, o, taps, start, phase
-    cdef Py_ssize_t plane = h.out * w.out, slack = SD_MAX_VECTORS * job.lanes
+    cdef Py_ssize_t plane = h.out * w.out
     cdef Py_ssize_t first = panel_start(&job.panels, share * job.share)
-    cdef floating *buffer = packed + job.block * job.plane + slack
-    cdef floating *own = buffer + slack * SD_MAX_ROWS
-    cdef floating *sums = own + late_size(job)
+    cdef Layout part = layout(job)
     cdef const floating *a
     cdef Band band
     band.images = min(job.batch, job.images - n0)
-    memset(packed + job.block * job.plane, 0, slack * sizeof(floating))
+    memset(packed + job.block * job.plane, 0, SD_MAX_VECTORS * job.lanes * sizeof(floating))
     x += n0 * job.x_sn + group * job.channels * job.x_sc
     y += (n0 * job.groups + group) * job.outputs * plane
     if bias != NULL:
@@ -404,42 +469,32 @@ cdef void gather_task(
             band.columns = min(job.columns, parts(w.out - px, w.phases) - column0)
             if band.rows <= 0 or band.columns <= 0:
                 continue
-            band.total = (band.rows * job.batch - 1) * job.length + band.columns
+            band.pitch = band.columns if job.staged else job.length
+            band.total = (band.images * band.rows - 1) * band.pitch + band.columns
             taps = (h.first[py + 1] - h.first[py]) * (w.first[px + 1] - w.first[px])
             band.panel0 = share * job.share
             while band.panel0 < panel_last:
                 band.panels = min(job.resident, panel_last - band.panel0)
                 o = panel_start(&job.panels, band.panel0)
                 if weights == NULL:
-                    pack_panels(own, weight + group * job.w_sg, job, py, px, channel0, channels,
-                                band.panel0, band.panels)
-                    a = own
+                    pack_filters(
+                        packed + part.own, weight + group * job.w_sg, job, py, px, channel0,
+                        channels, o, panel_start(&job.panels, band.panel0 + band.panels) - o)
+                    a = packed + part.own
                 else:
                     a = (weights + (group * job.channels + channel0) * job.outputs * h.taps * w.taps
                          + job.outputs * channels * taps_before(h, w, py, px)
                          + o * channels * taps)
-                start = 0
+                band.image = band.row = band.column = start = 0
                 while start < band.total:
-                    gather_tile(
+                    gather_strip(
                         y + o * plane + (row0 * h.phases + py) * w.out + column0 * w.phases + px,
-                        sums + (phase * job.outputs + o - first) * job.flat, buffer, a, packed,
+                        packed + part.sums + (phase * job.outputs + o - first) * job.flat,
+                        packed + part.buffer, packed + part.strip, a, packed,
                         job.off + job.block * taps_before(h, w, py, px), job, &band,
                         channels * taps, start, bias + o if bias != NULL else NULL)
                     start += job.vectors * job.lanes
                 band.panel0 += band.panels
-
-
-cdef Py_ssize_t late_size(Gather *job) noexcept nogil:
-    """Elements of the weights that a task packs for itself at a time."""
-    return job.late * job.resident * SD_MAX_ROWS * job.block * job.h.most_taps * job.w.most_taps
-
-
-cdef Py_ssize_t task_size(Gather *job) noexcept nogil:
-    """Elements of one thread's scratch: packed block, buffer of a tile, weights, partial sums."""
-    cdef Py_ssize_t size = job.block * job.plane + SD_MAX_VECTORS * job.lanes * (1 + SD_MAX_ROWS)
-    if job.blocks > 1:
-        size += job.flat * job.h.phases * job.w.phases * job.outputs
-    return size + late_size(job)
 
 
 cdef bint gather(
@@ -453,9 +508,9 @@ cdef bint gather(
     cdef floating *packed = NULL
     cdef bint done = False
     choose_blocks(job, sizeof(floating), threads)
-    if offsets(job):
+    if offsets(job, job.block * job.h.most_taps * job.w.most_taps):
         if scratch_take(&weights, (0 if job.late else size) * <Py_ssize_t> sizeof(floating), 1):
-            if scratch_take(&scratch, task_size(job) * <Py_ssize_t> sizeof(floating), threads):
+            if scratch_take(&scratch, layout(job).size * <Py_ssize_t> sizeof(floating), threads):
                 if not job.late:
                     packed = <floating *> scratch_part(&weights, 0)
                     for part in prange(
@@ -500,9 +555,8 @@ def forward(x, weight, bias, y, rows, columns, Py_ssize_t groups, bint relu, int
         job.outputs = wv.size[0] // groups
         describe_weight(&job, &wv, job.outputs, 0, 1)
         job.relu = relu
-        if forward_side(&job.h, &h, far_apart(&h)):
-            if forward_side(&job.w, &w, copies_pay(
-                    &w, job.outputs * h.kernel * w.kernel, job.h.slots)):
+        if forward_side(&job.h, &h):
+            if forward_side(&job.w, &w):
                 if xv.itemsize == sizeof(float):
                     done = gather(<float *> yv.data, <float *> xv.data, <float *> wv.data,
                                   <float *> bv.data, &job, threads)
@@ -527,9 +581,8 @@ def gradient_x(grad_out, weight, x, rows, columns, Py_ssize_t groups, int thread
         job.outputs = wv.size[1]
         describe_weight(&job, &wv, job.channels, 1, 0)
         job.relu = False
-        if gradient_side(&job.h, &h, far_apart(&h)):
-            if gradient_side(&job.w, &w, copies_pay(
-                    &w, job.outputs * h.kernel * w.kernel, h.stride)):
+        if gradient_side(&job.h, &h):
+            if gradient_side(&job.w, &w):
                 if xv.itemsize == sizeof(float):
                     done = gather(<float *> xv.data, <float *> gv.data, <float *> wv.data,
                                   <float *> NULL, &job, threads)
@@ -545,123 +598,147 @@ def gradient_x(grad_out, weight, x, rows, columns, Py_ssize_t groups, int thread
 
 
 cdef struct Contract:
-    Gather x  # how the input is packed: as in forward, a row of its own for each tap
+    Gather x  # how the input is packed
     Py_ssize_t g_sn, g_sc, g_sh, g_sw
-    Py_ssize_t bands, pixels            # blocks of pixels, and the most pixels of one
-    bint in_place
-    Py_ssize_t taps, resident           # taps that stay in L1, output channels that stay in L2
-    Py_ssize_t segments, share, shares  # parts of the bands, and of the output channels
+    Py_ssize_t bands, pixels   # blocks of pixels, the most pixels of one
+    Py_ssize_t width, strip    # output channels of a strip, its most pixels
+    Py_ssize_t segments        # parts of the bands
+    Py_ssize_t share, shares   # parts of the output channels
+    Py_ssize_t tasks
 
 
 cdef void choose_contract(Contract *job, Py_ssize_t itemsize, int threads) noexcept nogil:
     cdef Gather *x = &job.x
-    cdef Py_ssize_t tasks
+    cdef Py_ssize_t taps = x.h.taps * x.w.taps, budget = BAND_BYTES // itemsize, unit, most
     x.lanes = SD_VECTOR_BYTES // itemsize
     x.panels = panels_of(x.outputs)
-    x.vectors = x.share = 1
-    x.columns = even(x.w.outputs, PIXELS)
-    x.rows = even(x.h.outputs, PIXELS // x.columns)
-    x.batch = 1
-    if x.rows == x.h.outputs and x.columns == x.w.outputs:
-        x.batch = even(x.images, PIXELS // (x.rows * x.columns))
-    count_blocks(x)
-    x.block = even(x.channels, BAND_BYTES // itemsize // x.plane)
+    x.vectors = min(<Py_ssize_t> SD_VECTORS_WIDEST, parts(x.outputs, x.lanes))
+    x.staged, x.share = True, x.panels.count
+    job.width = x.vectors * x.lanes
+    x.block = even(x.channels, min(TERMS // taps, budget // (TERMS * x.h.slots * x.w.slots)))
     x.blocks = parts(x.channels, x.block)
+    unit = x.block * x.h.slots * x.w.slots
+    x.columns = even(x.w.out, max(64, budget // unit // (1 + x.h.reach) - x.w.reach))
+    x.rows = even(x.h.out, budget // unit // (x.columns + x.w.reach) - x.h.reach)
+    x.batch = 1
+    if x.rows == x.h.out and x.columns == x.w.out:
+        x.batch = even(x.images, budget // unit // (
+            (x.rows + x.h.reach) * (x.columns + x.w.reach)))
+    count_blocks(x)
     job.bands = x.batches * x.bands_h * x.bands_w
-    job.pixels = parts(x.rows * x.batch * x.columns, x.lanes) * x.lanes
-    job.taps = SD_DOT_TAPS * max(
-        1, TAP_BYTES // itemsize * x.h.taps * x.w.taps // (x.plane * SD_DOT_TAPS))
-    job.resident = SD_DOT_ROWS * max(
-        1, WEIGHT_BYTES // itemsize // (job.pixels * SD_DOT_ROWS))
-    # whole vectors of pixels that lie end to end need no packing
-    job.in_place = (
-        x.batch == 1 and job.g_sw == 1 and x.columns % x.lanes == 0 and x.w.out % x.lanes == 0
-        and (x.rows == 1 or (x.columns == x.w.out and job.g_sh == x.w.out)))
+    job.pixels = x.batch * x.rows * x.columns
+    job.strip = even(job.pixels, TERMS)
     job.segments = 1
-    if x.groups * x.outputs * x.channels * x.h.taps * x.w.taps <= WEIGHTS:
+    if x.groups * x.outputs * x.channels * taps <= WEIGHTS:
         job.segments = min(SEGMENTS, job.bands)
-    job.share = x.outputs
-    tasks = job.segments * x.groups
-    if threads > 1 and tasks < 2 * threads:
-        job.share = even(x.outputs, parts(x.outputs, parts(2 * threads, tasks)))
-    job.shares = parts(x.outputs, job.share)
+    # sums that stay in the cache while the pixels pass, and something to do for every thread
+    most = WEIGHT_BYTES // itemsize // (x.block * taps)
+    while True:
+        job.share = job.width * even(parts(x.outputs, job.width), most // job.width)
+        job.shares = parts(x.outputs, job.share)
+        job.tasks = job.segments * x.groups * x.blocks * job.shares
+        if threads == 1 or job.tasks >= 2 * threads or job.share == job.width:
+            break
+        most = job.share // 2
 
 
-cdef void pack_grad_out(
-    floating *a, const floating *g, Contract *job, Py_ssize_t outputs, Py_ssize_t images,
-    Py_ssize_t rows, Py_ssize_t columns,
+cdef Py_ssize_t sums_pitch(Contract *job) noexcept nogil:
+    return spread(job.share)
+
+
+cdef void transpose_strip(
+    floating *strip, const floating *g, Contract *job, Py_ssize_t outputs, Py_ssize_t rows,
+    Py_ssize_t columns, Py_ssize_t start, Py_ssize_t count,
 ) noexcept nogil:
-    """[output channel][row][image][column], as the pixels of the packed input lie."""
-    cdef Py_ssize_t o, r, n
-    for o in range(outputs):
-        for r in range(rows):
-            for n in range(job.x.batch):
-                fill_row(a + (r * job.x.batch + n) * job.x.columns, job.x.columns,
-                         g + n * job.g_sn + o * job.g_sc + r * job.g_sh, job.g_sw,
-                         columns if n < images else 0, 0, 1, <floating> 0)
-        a += job.pixels
+    """[pixel][output channel] of pixels start .. of a band."""
+    cdef Py_ssize_t vector, o, r, n, i, j, k, size
+    cdef const floating *pixels
+    if job.g_sh == columns * job.g_sw:  # rows that lie end to end
+        columns, rows = columns * rows, 1
+    n, i = start // (rows * columns), start % columns
+    r = start // columns % rows
+    while count > 0:
+        size = min(count, columns - i)
+        vector = 0
+        while vector < outputs:
+            o = min(job.x.lanes, outputs - vector)
+            pixels = g + n * job.g_sn + vector * job.g_sc + r * job.g_sh + i * job.g_sw
+            if job.g_sw == 1:
+                transpose(strip + vector, job.width, pixels, job.g_sc, o, size)
+            else:
+                for j in range(size):
+                    for k in range(o):
+                        strip[j * job.width + vector + k] = pixels[k * job.g_sc + j * job.g_sw]
+            vector += job.x.lanes
+        strip += size * job.width
+        count -= size
+        i, r = 0, r + 1
+        if r == rows:
+            r, n = 0, n + 1
 
 
 cdef void contract_task(
-    floating *partial, const floating *grad_out, const floating *x_in, floating *packed,
+    floating *partial, const floating *grad_out, const floating *x_in, char *memory,
     Contract *job, Py_ssize_t task,
 ) noexcept nogil:
-    """One segment's pixels, one group, some output channels, into the segment's partial sum."""
+    """One segment's pixels, one group, some input and output channels, into the segment's sum."""
     cdef Gather *x = &job.x
-    cdef Py_ssize_t first_output = task % job.shares * job.share
-    cdef Py_ssize_t outputs = min(job.share, x.outputs - first_output)
-    cdef Py_ssize_t group = task // job.shares % x.groups
-    cdef Py_ssize_t segment = task // (job.shares * x.groups)
-    cdef Py_ssize_t first = job.bands * segment // job.segments
-    cdef Py_ssize_t last = job.bands * (segment + 1) // job.segments
-    cdef Py_ssize_t taps = x.h.taps * x.w.taps, terms = x.channels * taps
-    cdef Py_ssize_t band, i, n0, row0, column0, rows, images, channel0, channels
-    cdef Py_ssize_t o, t, each, start, stop, outer, last_output, slack = x.lanes
-    cdef floating *a = packed + x.block * x.plane + slack
-    cdef const floating *g
-    cdef Py_ssize_t lda, pixels
-    memset(packed + x.block * x.plane, 0, slack * sizeof(floating))
-    partial += ((segment * x.groups + group) * x.outputs + first_output) * terms
-    grad_out += (group * x.outputs + first_output) * job.g_sc
-    x_in += group * x.channels * x.x_sc
-    for band in range(first, last):
+    cdef Py_ssize_t output0 = task % job.shares * job.share
+    cdef Py_ssize_t outputs = min(job.share, x.outputs - output0)
+    cdef Py_ssize_t channel0 = task // job.shares % x.blocks * x.block
+    cdef Py_ssize_t channels = min(x.block, x.channels - channel0)
+    cdef Py_ssize_t group = task // (job.shares * x.blocks) % x.groups
+    cdef Py_ssize_t segment = task // (job.shares * x.blocks * x.groups)
+    cdef Py_ssize_t taps = x.h.taps * x.w.taps, pitch = sums_pitch(job)
+    cdef Py_ssize_t band, n0, row0, column0, images, rows, columns
+    cdef Py_ssize_t n, r, i, o, p, start, count, total
+    cdef bint first = True
+    cdef Panels panels = panels_of(channels * taps)
+    cdef Py_ssize_t *place = <Py_ssize_t *> memory  # [pixel of the band] in the packed block
+    cdef floating *packed = <floating *> (place + job.pixels)
+    cdef floating *strip = packed + spread(x.block * x.plane + x.lanes)
+    cdef floating *sums = strip + spread(job.strip * job.width)  # [channel, tap][output]
+    cdef floating *to
+    grad_out += (group * x.outputs + output0) * job.g_sc
+    x_in += (group * x.channels + channel0) * x.x_sc
+    for band in range(job.bands * segment // job.segments,
+                      job.bands * (segment + 1) // job.segments):
         column0 = band % x.bands_w * x.columns
         row0 = band // x.bands_w % x.bands_h * x.rows
         n0 = band // (x.bands_w * x.bands_h) * x.batch
         images = min(x.batch, x.images - n0)
         rows = min(x.rows, x.h.out - row0)
-        g, lda = grad_out + n0 * job.g_sn + row0 * job.g_sh + column0 * job.g_sw, job.g_sc
-        if not job.in_place:
-            pack_grad_out(a, g, job, outputs, images, rows, min(x.columns, x.w.out - column0))
-            g, lda = a, job.pixels
-        # the last columns of a narrower band are zeros only where they were packed
-        pixels = (rows * x.batch * x.columns if not job.in_place or x.rows > 1
-                  else min(x.columns, x.w.out - column0))
-        for i in range(x.blocks):
-            channel0 = i * x.block
-            channels = min(x.block, x.channels - channel0)
-            pack_block(packed, x_in + n0 * x.x_sn + channel0 * x.x_sc, x, channels, images,
-                       row0, column0)
-            outer = 0
-            while outer < outputs:  # gradients that stay in the L2 cache while the taps pass
-                last_output = min(outer + job.resident, outputs)
-                start = 0
-                while start < channels * taps:  # taps that stay in L1 while those gradients pass
-                    stop = min(start + job.taps, channels * taps)
-                    each = even(stop - start, SD_DOT_TAPS)
-                    o = outer
-                    while o < last_output:
-                        t = start
-                        while t < stop:
-                            dot_tile(min(<Py_ssize_t> SD_DOT_ROWS, last_output - o),
-                                     min(each, stop - t), pixels,
-                                     g + o * lda, lda, packed, x.off + t,
-                                     partial + o * terms + channel0 * taps + t, terms,
-                                     band > first)
-                            t += each
-                        o += SD_DOT_ROWS
-                    start = stop
-                outer = last_output
+        columns = min(x.columns, x.w.out - column0)
+        pack_block(packed, x_in + n0 * x.x_sn, x, channels, images, row0, column0)
+        total = 0
+        for n in range(images):
+            for r in range(rows):
+                for i in range(columns):
+                    place[total] = (n * x.height + r) * x.length + i
+                    total += 1
+        start = 0
+        while start < total:
+            count = min(job.strip, total - start)
+            o = 0
+            while o < outputs:
+                transpose_strip(
+                    strip, grad_out + n0 * job.g_sn + o * job.g_sc + row0 * job.g_sh
+                    + column0 * job.g_sw, job, min(job.width, outputs - o), rows, columns, start,
+                    count)
+                for p in range(panels.count):
+                    i = panel_start(&panels, p)
+                    to = sums + i * pitch + o
+                    tile(panel_rows(&panels, p),
+                         parts(min(job.width, outputs - o), x.lanes), count, packed, x.off + i,
+                         place + start, strip, x.steps, to, pitch, NULL if first else to, pitch,
+                         <floating *> NULL, False)
+                o += job.width
+            start += count
+            first = False
+    partial += ((segment * x.groups + group) * x.outputs + output0) * x.channels * taps
+    for o in range(outputs):
+        for i in range(channels * taps):
+            partial[(o * x.channels + channel0) * taps + i] = sums[i * pitch + o]
 
 
 cdef bint contract(
@@ -669,23 +746,24 @@ cdef bint contract(
 ) noexcept nogil:
     """False where the workspace could not be had."""
     cdef Scratch scratch, partials
-    cdef Py_ssize_t task, segment, i, size
+    cdef Py_ssize_t task, segment, i, size, elements
     cdef floating *partial = weight
     cdef bint done = False
     choose_contract(job, sizeof(floating), threads)
     size = job.x.groups * job.x.outputs * job.x.channels * job.x.h.taps * job.x.w.taps
-    if offsets(&job.x):
+    elements = (spread(job.x.block * job.x.plane + job.x.lanes) + spread(job.strip * job.width)
+                + job.x.block * job.x.h.taps * job.x.w.taps * sums_pitch(job))
+    if offsets(&job.x, job.strip):
         if scratch_take(&partials, size * (job.segments if job.segments > 1 else 0)
                         * <Py_ssize_t> sizeof(floating), 1):
-            if scratch_take(&scratch, (job.x.block * job.x.plane + 2 * job.x.lanes
-                            + job.share * job.pixels) * <Py_ssize_t> sizeof(floating), threads):
+            if scratch_take(&scratch, job.pixels * <Py_ssize_t> sizeof(Py_ssize_t)
+                            + elements * <Py_ssize_t> sizeof(floating), threads):
                 if job.segments > 1:
                     partial = <floating *> scratch_part(&partials, 0)
                 with parallel(num_threads=threads):
-                    for task in prange(
-                            job.segments * job.x.groups * job.shares, schedule="dynamic"):
+                    for task in prange(job.tasks, schedule="dynamic"):
                         contract_task(partial, grad_out, x,
-                                      <floating *> scratch_part(&scratch, threadid()), job, task)
+                                      <char *> scratch_part(&scratch, threadid()), job, task)
                 if job.segments > 1:
                     for i in range(size):
                         weight[i] = partial[i]
@@ -712,8 +790,8 @@ def gradient_weight(grad_out, x, weight, rows, columns, Py_ssize_t groups, int t
         job.x.outputs = wv.size[0] // groups
         job.g_sn, job.g_sc = gv.stride[0], gv.stride[1]
         job.g_sh, job.g_sw = gv.stride[2], gv.stride[3]
-        if forward_side(&job.x.h, &h, far_apart(&h)):
-            if forward_side(&job.x.w, &w, True):
+        if forward_side(&job.x.h, &h):
+            if forward_side(&job.x.w, &w):
                 if xv.itemsize == sizeof(float):
                     done = contract(<float *> wv.data, <float *> gv.data, <float *> xv.data,
                                     &job, threads)
@@ -728,49 +806,35 @@ def gradient_weight(grad_out, x, weight, rows, columns, Py_ssize_t groups, int t
 # --------------------------------------------------------------------------- gradient for bias
 
 
-cdef void channel_sums(
-    floating *bias, const floating *g, View *v, Py_ssize_t channel, Py_ssize_t channels
+cdef void channel_sum(
+    floating *bias, const floating *g, View *v, Py_ssize_t channel
 ) noexcept nogil:
-    """The sums of a few channels over images and pixels, in a fixed order: runs of a plane are dot
-    products with ones, and their sums are added up in double."""
-    cdef double sums[SD_DOT_ROWS]
-    cdef floating run[SD_DOT_ROWS]
-    cdef floating ones[PIXELS]
-    cdef floating packed[SD_DOT_ROWS * PIXELS]
-    cdef Py_ssize_t n, i, j, k, count, none = 0, lanes = SD_VECTOR_BYTES // sizeof(floating)
-    cdef Py_ssize_t width = v.size[3], pixels = v.size[2] * width
+    """Runs of a plane's pixels, whose sums are added up in double, in a fixed order."""
+    cdef double sum = 0
+    cdef floating run[PIXELS]
+    cdef Py_ssize_t n, i, j, count, width = v.size[3], pixels = v.size[2] * width
     cdef bint flat = v.stride[3] == 1 and v.stride[2] == width
     cdef const floating *plane
-    for i in range(PIXELS):
-        ones[i] = 1
-    for k in range(channels):
-        sums[k] = 0
     for n in range(v.size[0]):
         plane = g + n * v.stride[0] + channel * v.stride[1]
         i = 0
         while i < pixels:
             count = min(<Py_ssize_t> PIXELS, pixels - i)
-            if flat and count % lanes == 0:
-                dot_tile(channels, 1, count, plane + i, v.stride[1], ones, &none, run, 1, False)
+            if flat:
+                sum += total_of(plane + i, count)
             else:
-                for k in range(channels):
-                    for j in range(count):
-                        packed[k * PIXELS + j] = plane[
-                            k * v.stride[1] + (i + j) // width * v.stride[2]
-                            + (i + j) % width * v.stride[3]]
-                dot_tile(channels, 1, count, packed, PIXELS, ones, &none, run, 1, False)
-            for k in range(channels):
-                sums[k] += run[k]
+                for j in range(count):
+                    run[j] = plane[
+                        (i + j) // width * v.stride[2] + (i + j) % width * v.stride[3]]
+                sum += total_of(run, count)
             i += count
-    for k in range(channels):
-        bias[channel + k] = <floating> sums[k]
+    bias[channel] = <floating> sum
 
 
-cdef void all_channel_sums(floating *bias, const floating *g, View *v, int threads) noexcept nogil:
-    cdef Py_ssize_t part, channels = v.size[1]
-    for part in prange(parts(channels, SD_DOT_ROWS), num_threads=threads, schedule="static"):
-        channel_sums(bias, g, v, part * SD_DOT_ROWS,
-                     min(<Py_ssize_t> SD_DOT_ROWS, channels - part * SD_DOT_ROWS))
+cdef void channel_sums(floating *bias, const floating *g, View *v, int threads) noexcept nogil:
+    cdef Py_ssize_t channel
+    for channel in prange(v.size[1], num_threads=threads, schedule="static"):
+        channel_sum(bias, g, v, channel)
 
 
 def gradient_bias(grad_out, bias, int threads):
@@ -778,6 +842,6 @@ def gradient_bias(grad_out, bias, int threads):
     cdef View gv = view(grad_out), bv = view(bias)
     with nogil:
         if gv.itemsize == sizeof(float):
-            all_channel_sums(<float *> bv.data, <float *> gv.data, &gv, threads)
+            channel_sums(<float *> bv.data, <float *> gv.data, &gv, threads)
         else:
-            all_channel_sums(<double *> bv.data, <double *> gv.data, &gv, threads)
+            channel_sums(<double *> bv.data, <double *> gv.data, &gv, threads)

@@ -42,24 +42,31 @@ cdef inline Py_ssize_t count_inside(
     return min(size - first if step == 1 else (size - first - 1) // step + 1, count)
 
 
+cdef inline void fill_inside(
+    floating *row, Py_ssize_t count, const floating *pixels, Py_ssize_t jump, Py_ssize_t low,
+    Py_ssize_t high, floating outside,
+) noexcept nogil:
+    """row[j] = pixels[j * jump] for low <= j < high, `outside` elsewhere."""
+    cdef Py_ssize_t j
+    fill_run(row, outside, low)
+    if jump == 1:
+        copy_run(row + low, pixels + low, high - low)
+    elif jump == 2:
+        copy_evens(row + low, pixels + 2 * low, high - low)
+    else:
+        for j in range(low, high):
+            row[j] = pixels[j * jump]
+    fill_run(row + high, outside, count - high)
+
+
 cdef inline void fill_row(
     floating *row, Py_ssize_t count, const floating *pixels, Py_ssize_t stride, Py_ssize_t size,
     Py_ssize_t first, Py_ssize_t step, floating outside,
 ) noexcept nogil:
     """row[j] = pixels[first + j * step], or `outside`."""
     cdef Py_ssize_t high = count_inside(first, step, size, count)
-    cdef Py_ssize_t low = min(first_inside(first, step), high)
-    cdef Py_ssize_t j, jump = step * stride
-    cdef const floating *p = pixels + first * stride
-    fill_run(row, outside, low)
-    if jump == 1:
-        copy_run(row + low, p + low, high - low)
-    elif jump == 2:
-        copy_evens(row + low, p + 2 * low, high - low)
-    else:
-        for j in range(low, high):
-            row[j] = p[j * jump]
-    fill_run(row + high, outside, count - high)
+    fill_inside(row, count, pixels + first * stride, step * stride,
+                min(first_inside(first, step), high), high, outside)
 
 
 cdef inline void add_row(

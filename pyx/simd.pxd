@@ -6,6 +6,7 @@ cdef extern from "simd.h" nogil:
     enum: SD_VECTOR_BYTES
     enum: SD_MAX_ROWS
     enum: SD_MAX_VECTORS
+    enum: SD_VECTORS_WIDEST
     Py_ssize_t SD_VECTORS(Py_ssize_t rows)
     void sd_float_copy(float *to, const float *values, Py_ssize_t count)
     void sd_double_copy(double *to, const double *values, Py_ssize_t count)
@@ -16,45 +17,76 @@ cdef extern from "simd.h" nogil:
     enum: SD_PEAK_VECTORS
     float sd_float_peak(Py_ssize_t rounds, float factor, float term)
     double sd_double_peak(Py_ssize_t rounds, double factor, double term)
-    enum: SD_DOT_ROWS
-    enum: SD_DOT_TAPS
-    void sd_float_dot(
-        int rows, int taps, Py_ssize_t pixels, const float *a, Py_ssize_t lda, const float *b,
-        const Py_ssize_t *off, float *c, Py_ssize_t ldc, int add)
-    void sd_double_dot(
-        int rows, int taps, Py_ssize_t pixels, const double *a, Py_ssize_t lda, const double *b,
-        const Py_ssize_t *off, double *c, Py_ssize_t ldc, int add)
+    void sd_float_transpose(
+        float *to, Py_ssize_t width, const float *values, Py_ssize_t stride, Py_ssize_t rows,
+        Py_ssize_t count)
+    float sd_float_total(const float *values, Py_ssize_t count)
+    void sd_double_transpose(
+        double *to, Py_ssize_t width, const double *values, Py_ssize_t stride, Py_ssize_t rows,
+        Py_ssize_t count)
+    double sd_double_total(const double *values, Py_ssize_t count)
+    void sd_float_stage(
+        float *strip, Py_ssize_t width, const float *b, const Py_ssize_t *off, Py_ssize_t terms,
+        const Py_ssize_t *to, const Py_ssize_t *source, Py_ssize_t moves)
     void sd_float(
-        int rows, int vectors, Py_ssize_t terms, const float *a, const float *b,
-        const Py_ssize_t *off, float *c, Py_ssize_t ldc, const float *add, Py_ssize_t lda,
-        const float *bias, int relu)
+        int rows, int vectors, Py_ssize_t terms, const float *a, const Py_ssize_t *row,
+        const Py_ssize_t *index, const float *b, const Py_ssize_t *off, float *c, Py_ssize_t ldc,
+        const float *add, Py_ssize_t lda, const float *bias, int relu)
+    void sd_double_stage(
+        double *strip, Py_ssize_t width, const double *b, const Py_ssize_t *off, Py_ssize_t terms,
+        const Py_ssize_t *to, const Py_ssize_t *source, Py_ssize_t moves)
     void sd_double(
-        int rows, int vectors, Py_ssize_t terms, const double *a, const double *b,
-        const Py_ssize_t *off, double *c, Py_ssize_t ldc, const double *add, Py_ssize_t lda,
-        const double *bias, int relu)
+        int rows, int vectors, Py_ssize_t terms, const double *a, const Py_ssize_t *row,
+        const Py_ssize_t *index, const double *b, const Py_ssize_t *off, double *c, Py_ssize_t ldc,
+        const double *add, Py_ssize_t lda, const double *bias, int relu)
 
 
 cdef inline void tile(
-    Py_ssize_t rows, Py_ssize_t vectors, Py_ssize_t terms, const floating *a, const floating *b,
-    const Py_ssize_t *off, floating *c, Py_ssize_t ldc, const floating *add, Py_ssize_t lda,
-    const floating *bias, bint relu,
+    Py_ssize_t rows, Py_ssize_t vectors, Py_ssize_t terms, const floating *a,
+    const Py_ssize_t *row, const Py_ssize_t *index, const floating *b, const Py_ssize_t *off,
+    floating *c, Py_ssize_t ldc, const floating *add, Py_ssize_t lda, const floating *bias,
+    bint relu,
 ) noexcept nogil:
-    """c[i][lane] = sum over k < terms of a[k][i] * b[off[k] + lane], then as the flags say."""
+    """c[i][lane] = sum over k < terms of a[row[i] + index[k]] * b[off[k] + lane], then as the flags
+    say; without `index`, a[row[i] + k]."""
     if floating is float:
-        sd_float(<int> rows, <int> vectors, terms, a, b, off, c, ldc, add, lda, bias, relu)
+        sd_float(<int> rows, <int> vectors, terms, a, row, index, b, off, c, ldc, add, lda, bias,
+                 relu)
     else:
-        sd_double(<int> rows, <int> vectors, terms, a, b, off, c, ldc, add, lda, bias, relu)
+        sd_double(<int> rows, <int> vectors, terms, a, row, index, b, off, c, ldc, add, lda, bias,
+                  relu)
 
 
-cdef inline void dot_tile(
-    Py_ssize_t rows, Py_ssize_t taps, Py_ssize_t pixels, const floating *a, Py_ssize_t lda,
-    const floating *b, const Py_ssize_t *off, floating *c, Py_ssize_t ldc, bint add,
+cdef inline void stage(
+    floating *strip, Py_ssize_t width, const floating *b, const Py_ssize_t *off, Py_ssize_t terms,
+    const Py_ssize_t *to, const Py_ssize_t *source, Py_ssize_t moves,
 ) noexcept nogil:
-    """c[i][t] = sum over p < pixels of a[i * lda + p] * b[off[t] + p]; added to c if `add`."""
+    """For each of the terms, move after move, a vector: strip[k * width + to[m]] ..  =
+    b[off[k] + source[m]] .. ; what hangs over is overwritten by the next move or term."""
     if floating is float:
-        sd_float_dot(<int> rows, <int> taps, pixels, a, lda, b, off, c, ldc, add)
+        sd_float_stage(strip, width, b, off, terms, to, source, moves)
     else:
-        sd_double_dot(<int> rows, <int> taps, pixels, a, lda, b, off, c, ldc, add)
+        sd_double_stage(strip, width, b, off, terms, to, source, moves)
+
+
+cdef inline void transpose(
+    floating *to, Py_ssize_t width, const floating *values, Py_ssize_t stride, Py_ssize_t rows,
+    Py_ssize_t count,
+) noexcept nogil:
+    """to[j * width + i] = values[i * stride + j] for i < rows, which one vector's lanes hold, and
+    j < count; zeros in its other lanes."""
+    if floating is float:
+        sd_float_transpose(to, width, values, stride, rows, count)
+    else:
+        sd_double_transpose(to, width, values, stride, rows, count)
+
+
+cdef inline floating total_of(const floating *values, Py_ssize_t count) noexcept nogil:
+    """The sum of values[i]."""
+    if floating is float:
+        return sd_float_total(values, count)
+    else:
+        return sd_double_total(values, count)
 
 
 cdef inline void copy_run(floating *to, const floating *values, Py_ssize_t count) noexcept nogil:

@@ -57,8 +57,12 @@ cdef void run_tile(
     cdef Py_ssize_t _i, width = vectors * SD_VECTOR_BYTES // <Py_ssize_t> sizeof(floating)
     cdef floating *b = memory + TERMS * rows
     cdef floating *c = b + TERMS + width
+    cdef Py_ssize_t i
+    cdef Py_ssize_t row[SD_MAX_ROWS]
+    for i in range(rows):
+        row[i] = i * TERMS
     for _i in range(CALLS):
-        tile(rows, vectors, TERMS, memory, b, off, c, width, <floating *> NULL, 0,
+        tile(rows, vectors, TERMS, memory, row, NULL, b, off, c, width, <floating *> NULL, 0,
              <floating *> NULL, False)
 
 
