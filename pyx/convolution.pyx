@@ -145,19 +145,26 @@ cdef struct Gather:
     Py_ssize_t *steps  # [term of a strip]
 
 
-cdef void choose_blocks(Gather *job, Py_ssize_t itemsize, int threads) noexcept nogil:
+cdef Py_ssize_t choose_terms(Gather *job) noexcept nogil:
+    """How the source channels fall into blocks: by the weight's shape alone. The most terms."""
+    cdef Py_ssize_t taps = max(1, job.h.most_taps * job.w.most_taps)
+    job.panels = panels_of(job.outputs)
+    job.block = even(job.channels, TERMS // taps)
+    job.blocks = parts(job.channels, job.block)
+    return taps * job.block
+
+
+cdef void choose_blocks(
+    Gather *job, Py_ssize_t itemsize, bint prepared, int threads
+) noexcept nogil:
     cdef Side *h = &job.h
     cdef Side *w = &job.w
-    cdef Py_ssize_t budget = BAND_BYTES // itemsize, unit, weights, most, terms
+    cdef Py_ssize_t budget = BAND_BYTES // itemsize, unit, weights, most
     cdef Py_ssize_t sums = SUM_BYTES // itemsize // (job.outputs * h.phases * w.phases)
-    terms = max(1, h.most_taps * w.most_taps)
+    cdef Py_ssize_t terms = choose_terms(job)
     job.lanes = SD_VECTOR_BYTES // itemsize
-    job.panels = panels_of(job.outputs)
     job.vectors = SD_VECTORS(widest_panel(&job.panels))
     job.staged = job.panels.count >= STAGED_PANELS
-    job.block = even(job.channels, TERMS // terms)
-    job.blocks = parts(job.channels, job.block)
-    terms *= job.block
     job.resident = even(
         job.panels.count, WEIGHT_BYTES // itemsize // (terms * widest_panel(&job.panels)))
     job.share = job.panels.count
@@ -187,7 +194,7 @@ cdef void choose_blocks(Gather *job, Py_ssize_t itemsize, int threads) noexcept 
         else:
             break
         count_blocks(job)
-    job.late = job.batches * job.bands_h * job.bands_w == 1
+    job.late = not prepared and job.batches * job.bands_h * job.bands_w == 1
 
 
 cdef void count_blocks(Gather *job) noexcept nogil:
@@ -274,6 +281,14 @@ cdef void pack_weights(
             pack_filters(
                 a + job.outputs * channels * taps_before(h, w, py, px), weight + group * job.w_sg,
                 job, py, px, channel0, channels, 0, job.outputs)
+
+
+cdef void pack_all(
+    floating *packed, const floating *weight, Gather *job, int threads
+) noexcept nogil:
+    cdef Py_ssize_t part
+    for part in prange(job.groups * job.blocks, num_threads=threads, schedule="static"):
+        pack_weights(packed, weight, job, part)
 
 
 cdef void pack_block(
@@ -497,29 +512,35 @@ cdef void gather_task(
                 band.panel0 += band.panels
 
 
+cdef Py_ssize_t weights_size(Gather *job) noexcept nogil:
+    return job.groups * job.outputs * job.channels * job.h.taps * job.w.taps
+
+
 cdef bint gather(
-    floating *y, const floating *x, const floating *weight, const floating *bias, Gather *job,
-    int threads,
+    floating *y, const floating *x, const floating *weight, floating *packed,
+    const floating *bias, Gather *job, int threads,
 ) noexcept nogil:
-    """Run the job; False where the workspace could not be had."""
+    """Run the job, with weights `packed` or NULL; False where the workspace could not be had."""
     cdef Scratch weights, scratch
-    cdef Py_ssize_t part, task
-    cdef Py_ssize_t size = job.groups * job.outputs * job.channels * job.h.taps * job.w.taps
-    cdef floating *packed = NULL
-    cdef bint done = False
-    choose_blocks(job, sizeof(floating), threads)
+    cdef Py_ssize_t task
+    cdef bint packing, done = False
+    choose_blocks(job, sizeof(floating), packed != NULL, threads)
+    packing = packed == NULL and not job.late
     if offsets(job, job.block * job.h.most_taps * job.w.most_taps):
-        if scratch_take(&weights, (0 if job.late else size) * <Py_ssize_t> sizeof(floating), 1):
+        if scratch_take(&weights, packing * weights_size(job) * <Py_ssize_t> sizeof(floating), 1):
             if scratch_take(&scratch, layout(job).size * <Py_ssize_t> sizeof(floating), threads):
-                if not job.late:
+                if packing:
                     packed = <floating *> scratch_part(&weights, 0)
-                    for part in prange(
-                            job.groups * job.blocks, num_threads=threads, schedule="static"):
-                        pack_weights(packed, weight, job, part)
-                with parallel(num_threads=threads):
-                    for task in prange(job.tasks, schedule="dynamic"):
+                    pack_all(packed, weight, job, threads)
+                if threads == 1:  # even one thread's parallel region costs a tiny call a fifth
+                    for task in range(job.tasks):
                         gather_task(y, x, weight, packed, bias,
-                                    <floating *> scratch_part(&scratch, threadid()), job, task)
+                                    <floating *> scratch_part(&scratch, 0), job, task)
+                else:
+                    with parallel(num_threads=threads):
+                        for task in prange(job.tasks, schedule="dynamic"):
+                            gather_task(y, x, weight, packed, bias,
+                                        <floating *> scratch_part(&scratch, threadid()), job, task)
                 done = True
                 scratch_free(&scratch)
             scratch_free(&weights)
@@ -543,10 +564,58 @@ cdef void describe_weight(
     job.w_sh, job.w_sw = weight.stride[2], weight.stride[3]
 
 
-def forward(x, weight, bias, y, rows, columns, Py_ssize_t groups, bint relu, int threads):
-    """x (n, c, h, w), weight (k, c / groups, kh, kw), bias (k,) or None -> y (n, k, oh, ow),
-    contiguous. False where the workspace could not be had."""
-    cdef View xv = view(x), wv = view(weight), bv = view(bias), yv = view(y)
+def pack(weight, packed, Py_ssize_t groups, int threads):
+    """weight (k, c / groups, kh, kw) -> packed, of as many elements, as `forward` takes it.
+
+    False where the workspace could not be had."""
+    cdef View wv = view(weight), pv = view(packed)
+    cdef Axis h = axis((wv.size[2], wv.size[2], 1, 1, 0, 0, 1))
+    cdef Axis w = axis((wv.size[3], wv.size[3], 1, 1, 0, 0, 1))
+    cdef Gather job
+    cdef bint done = False
+    with nogil:
+        job.groups, job.channels, job.outputs = groups, wv.size[1], wv.size[0] // groups
+        describe_weight(&job, &wv, job.outputs, 0, 1)
+        if forward_side(&job.h, &h):
+            if forward_side(&job.w, &w):
+                choose_terms(&job)
+                if wv.itemsize == sizeof(float):
+                    pack_all(<float *> pv.data, <float *> wv.data, &job, threads)
+                else:
+                    pack_all(<double *> pv.data, <double *> wv.data, &job, threads)
+                done = True
+                free(job.w.origin)
+            free(job.h.origin)
+    return done
+
+
+def forward_workspace(
+    Py_ssize_t images, weight, rows, columns, Py_ssize_t groups, int threads
+):
+    """The bytes that `forward` takes for itself with a packed weight; 0 where even the tables of
+    its axes do not fit into memory."""
+    cdef View wv = view(weight)
+    cdef Axis h = axis(rows), w = axis(columns)
+    cdef Gather job
+    cdef Py_ssize_t size = 0
+    with nogil:
+        job.images, job.groups = images, groups
+        job.channels, job.outputs = wv.size[1], wv.size[0] // groups
+        if forward_side(&job.h, &h):
+            if forward_side(&job.w, &w):
+                choose_blocks(&job, wv.itemsize, True, threads)
+                size = threads * layout(&job).size * wv.itemsize
+                free(job.w.origin)
+            free(job.h.origin)
+    return size
+
+
+def forward(
+    x, weight, packed, bias, y, rows, columns, Py_ssize_t groups, bint relu, int threads
+):
+    """x (n, c, h, w), weight (k, c / groups, kh, kw), which may be `packed` too, bias (k,) or None
+    -> y (n, k, oh, ow), contiguous. False where the workspace could not be had."""
+    cdef View xv = view(x), wv = view(weight), pv = view(packed), bv = view(bias), yv = view(y)
     cdef Axis h = axis(rows), w = axis(columns)
     cdef Gather job
     cdef bint done = False
@@ -559,10 +628,10 @@ def forward(x, weight, bias, y, rows, columns, Py_ssize_t groups, bint relu, int
             if forward_side(&job.w, &w):
                 if xv.itemsize == sizeof(float):
                     done = gather(<float *> yv.data, <float *> xv.data, <float *> wv.data,
-                                  <float *> bv.data, &job, threads)
+                                  <float *> pv.data, <float *> bv.data, &job, threads)
                 else:
                     done = gather(<double *> yv.data, <double *> xv.data, <double *> wv.data,
-                                  <double *> bv.data, &job, threads)
+                                  <double *> pv.data, <double *> bv.data, &job, threads)
                 free(job.w.origin)
             free(job.h.origin)
     return done
@@ -585,10 +654,10 @@ def gradient_x(grad_out, weight, x, rows, columns, Py_ssize_t groups, int thread
             if gradient_side(&job.w, &w):
                 if xv.itemsize == sizeof(float):
                     done = gather(<float *> xv.data, <float *> gv.data, <float *> wv.data,
-                                  <float *> NULL, &job, threads)
+                                  <float *> NULL, <float *> NULL, &job, threads)
                 else:
                     done = gather(<double *> xv.data, <double *> gv.data, <double *> wv.data,
-                                  <double *> NULL, &job, threads)
+                                  <double *> NULL, <double *> NULL, &job, threads)
                 free(job.w.origin)
             free(job.h.origin)
     return done

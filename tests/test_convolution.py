@@ -121,6 +121,19 @@ def test_backward_is_exact_on_integers(dtype, call):
                 assert grad is None
 
 
+@given(call=convolutions())
+def test_a_plan_is_conv2d(dtype, call):
+    x, weight, bias, _ = call.arrays(dtype, reals)
+    keywords = {"activation": call.activation, **call.options}
+    for algorithm in algorithms():
+        plan = sd.Conv2dPlan(weight, bias, algorithm=algorithm, **keywords)
+        out = place_out(call.y_shape, dtype, call.out)
+        with unchanged(x, weight, bias):
+            y = plan(x, out)
+        assert_same_bits(y, sd.conv2d(x, weight, bias, algorithm=algorithm, **keywords))
+        assert_delivered(y, out)
+
+
 def check_forward_bound(call, dtype, algorithm):
     x, weight, bias, _ = call.arrays(dtype, reals)
     expected, magnitude = exact_forward(call, dtype)
@@ -491,3 +504,43 @@ def test_integers_with_an_index_are_sizes(dtype):
         "groups": np.int16(1),
     }
     assert_same_bits(sd.conv2d(x, weight, bias, **options), forward(call, x, weight, bias))
+
+
+# ------------------------------------------------------------------------ plans
+
+
+@EVERY_LARGE
+def test_a_plan_is_conv2d_at_any_size_and_number(dtype, call):
+    _, weight, bias, _ = call.arrays(dtype, reals)
+    plan = sd.Conv2dPlan(weight, bias, activation="relu", **call.options)
+    x = call.arrays(dtype, reals)[0]
+    for images in (x, x[:1], np.concatenate([x, x], axis=2), np.repeat(x, 3, axis=3)):
+        y = sd.conv2d(images, weight, bias, activation="relu", **call.options)
+        assert_same_bits(plan(images), y)
+
+
+def test_a_plan_keeps_its_own_weight(dtype):
+    rng = np.random.default_rng(0)
+    x, weight, bias = (rng.standard_normal(s).astype(dtype) for s in ((3, 9, 9), (7, 3, 3, 3), 7))
+    for algorithm in ALGORITHMS:
+        plan = sd.Conv2dPlan(weight, bias, algorithm=algorithm)
+        y = plan(x)
+        kept = weight.copy(), bias.copy()
+        weight[...], bias[...] = 0, 0
+        assert_same_bits(plan(x), y)
+        weight[...], bias[...] = kept
+
+
+def test_a_plan_says_what_it_takes():
+    """A large image needs little: the columns of this one would take 9 GB."""
+    weight = np.ones((16, 3, 7, 7), np.float32)
+    shape = (1, 3, 4096, 4096)
+    plan = sd.Conv2dPlan(weight, padding=3, input_size=4096)
+    assert 0 < plan.workspace_bytes(shape) < 64 * 2**20
+    assert plan.workspace_bytes((0, *shape[1:])) == 0
+    assert plan.flops(shape) == 2 * 4096**2 * weight.size
+    assert plan.flops(shape[1:]) == plan.flops(shape)
+    assert plan.algorithm(4096) == plan.algorithm((7, 9)) == "direct"
+    columns = sd.Conv2dPlan(weight, padding=3, algorithm="im2col")
+    assert columns.algorithm(4096) == "im2col"
+    assert columns.workspace_bytes(shape) == 3 * 7 * 7 * 4096**2 * 4

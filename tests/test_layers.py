@@ -318,6 +318,35 @@ def test_layers_pass_their_options_on():
     np.testing.assert_array_equal(layer(x), conv2d(x, layer.weight, layer.bias, **options))
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda layer: layer.weight.__setitem__(0, 0),
+        lambda layer: layer.bias.__setitem__(1, 5),
+        lambda layer: setattr(layer, "weight", -layer.weight),
+        lambda layer: setattr(layer, "bias", None),
+        lambda layer: setattr(layer, "padding", 0),
+        lambda layer: setattr(layer, "activation", "relu"),
+        lambda layer: layer.load_state_dict({k: v + 1 for k, v in layer.state_dict().items()}),
+    ],
+)
+def test_conv2d_is_what_its_weight_is_now(change):
+    """In inference it holds a plan, which a change must end."""
+    x = np.random.default_rng(0).standard_normal((2, 3, 6, 7), dtype=np.float32)
+    layer = Conv2d(3, 4, 3, padding=1, rng=0)
+
+    def expected():
+        options = {"padding": layer.padding, "activation": layer.activation}
+        return conv2d(x, layer.weight, layer.bias, **options)
+
+    assert np.array_equal(layer(x), expected())
+    plan = layer._current_plan()
+    assert layer._current_plan() is plan
+    change(layer)
+    assert np.array_equal(layer(x), expected())
+    assert layer._current_plan() is not plan
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_any_memory_layout(layout):
     rng = np.random.default_rng(11)

@@ -50,6 +50,13 @@ GOOD = {
         "groups": 2,
         "padding": 1,
     },
+    "Conv2dPlan": lambda: {
+        "weight": normal(6, 2, 3, 2),
+        "bias": normal(6),
+        "groups": 2,
+        "padding": 1,
+        "input_size": (6, 7),
+    },
     "im2col": lambda: {
         "x": normal(2, 4, 6, 7),
         "kernel_size": (3, 2),
@@ -81,13 +88,14 @@ GOOD = {
 ARRAYS = {  # the floating arrays that each function reads
     "conv2d": ("x", "weight", "bias"),
     "conv2d_backward": ("grad_out", "x", "weight"),
+    "Conv2dPlan": ("weight", "bias"),
     "im2col": ("x",),
     "col2im": ("cols",),
     "max_pool2d": ("x",),
     "max_pool2d_backward": ("grad_out",),
 }
 TAKE_OUT = [function for function, good in GOOD.items() if "out" in good()]
-CONVOLUTIONS = ("conv2d", "conv2d_backward")
+CONVOLUTIONS = ("conv2d", "conv2d_backward", "Conv2dPlan")
 
 
 def call(function, arguments):
@@ -124,6 +132,7 @@ WINDOW = ("kernel_size", "stride", "dilation")
 PAIRS = {  # arguments that are an int or (h, w)
     "conv2d": ("stride", "dilation"),
     "conv2d_backward": ("stride", "dilation"),
+    "Conv2dPlan": ("stride", "dilation", "input_size"),
     "im2col": WINDOW,
     "col2im": ("output_size", *WINDOW),
     "max_pool2d": WINDOW,
@@ -134,6 +143,7 @@ PAIRS = {  # arguments that are an int or (h, w)
 SCALARS = {  # arguments that are one int
     "conv2d": ("groups",),
     "conv2d_backward": ("groups",),
+    "Conv2dPlan": ("groups",),
     "conv_output_size": ("size", *WINDOW),
     "conv2d_parameters": ("in_channels", "out_channels", "groups"),
     "linear_parameters": ("in_features", "out_features"),
@@ -142,6 +152,10 @@ NOT_INTS = (
     *(True, np.True_, 1.0, 2.5, math.inf, math.nan, np.float32(2), 1j, Fraction(2), None, b"2"),
     *({2}, np.ones(2, int), np.array(2.0), np.array(True), object()),
 )
+NONE_IS_LEGAL = {
+    *(("max_pool2d", "stride"), ("receptive_field", "stride")),  # the kernel's size
+    ("Conv2dPlan", "input_size"),  # any
+}
 NEGATIVE = (-1, np.int8(-1), -(2**31), -(2**63), -(2**70))
 TOO_LARGE = (2**63, np.uint64(2**63), 2**70)
 MANY_DIGITS = 10**5000  # more than Python prints
@@ -158,8 +172,8 @@ def setting(function, name, value):
 for table in (PAIRS, SCALARS):
     for function, name in [(f, name) for f, names in table.items() for name in names]:
         for value in (*NOT_INTS, "2"):
-            if value is None and name == "stride" and function in ("max_pool2d", "receptive_field"):
-                continue  # the kernel's size
+            if value is None and (function, name) in NONE_IS_LEGAL:
+                continue
             shown = reprlib.repr(value)
             refuse(function, TypeError, name, "an int", shown, **setting(function, name, value))
         for value in (0, np.int64(0), *NEGATIVE):
@@ -241,10 +255,11 @@ refuse("conv_output_size", ValueError, "stride 3", 8, 2, size=8, stride=3, exact
 
 # groups
 for function in CONVOLUTIONS:
-    for groups in (3, 4, 5, *HUGE):
+    for groups in (4, 5, *HUGE):
         refuse(function, ValueError, f"groups={groups}", groups=groups)
-    refuse(function, ValueError, "groups=2", 5, x=normal(2, 5, 6, 7))
     refuse(function, ValueError, "groups=2", 5, weight=normal(5, 2, 3, 2))
+for function in ("conv2d", "conv2d_backward"):
+    refuse(function, ValueError, "groups=2", 5, x=normal(2, 5, 6, 7))
     refuse(function, ValueError, "weight", (6, 2, 3, 2), groups=1)
     refuse(function, ValueError, "weight", (6, 2, 3, 2), x=normal(2, 6, 6, 7))
     refuse(function, ValueError, "weight", (6, 3, 3, 2), weight=normal(6, 3, 3, 2))
@@ -267,6 +282,7 @@ for function in CONVOLUTIONS:
 
 for shape in ((), (6, 1), (1, 6), (2, 6, 6, 8)):
     refuse("conv2d", ValueError, "bias", shape, bias=normal(*shape))
+    refuse("Conv2dPlan", ValueError, "bias", shape, bias=normal(*shape))
 for shape in ((), (6, 8), (1, 2, 6, 6, 8)):
     refuse("conv2d_backward", ValueError, "grad_out", shape, grad_out=normal(*shape))
 for shape in ((), (24,), (1, 2, 24, 24)):
@@ -279,6 +295,7 @@ for shape in ((), (48,), (1, 2, 4, 2, 3)):
 # arrays that do not fit the others, batch included: what is expected and what was given is named
 for shape in ((1,), (5,), (7,), (0,)):
     refuse("conv2d", ValueError, "bias", (6,), shape, bias=normal(*shape))
+    refuse("Conv2dPlan", ValueError, "bias", (6,), shape, bias=normal(*shape))
 for shape in (
     *((3, 6, 6, 8), (1, 6, 6, 8), (0, 6, 6, 8), (2, 5, 6, 8), (2, 7, 6, 8), (2, 6, 5, 8)),
     *((2, 6, 6, 9), (2, 6, 0, 8), (2, 6, 8, 6), (6, 6, 8)),
@@ -415,7 +432,8 @@ for function in CONVOLUTIONS:
         shown = f"algorithm={value!r}"
         refuse(function, ValueError, "algorithm", shown, algorithm=value)
 for value in ("gelu", "ReLU", "", True, 1, ["relu"]):
-    refuse("conv2d", ValueError, "activation", f"activation={value!r}", activation=value)
+    for function in ("conv2d", "Conv2dPlan"):
+        refuse(function, ValueError, "activation", f"activation={value!r}", activation=value)
 for value in (("x", "y"), ("weights",), ("x", None), (1,), "weight", "x", "", None, True, 1):
     refuse("conv2d_backward", ValueError, "need", f"need={value!r}", need=value)
 
@@ -436,6 +454,60 @@ def test_refused(function, error, parts, changes):
         place = message.index(part, place) + len(part)
     for name, contents in before.items():
         assert arguments[name].tobytes() == contents, f"{name} was written"
+
+
+# ------------------------------------------------------------------------------ a plan's calls
+
+
+def plan_calls():
+    """Yield a method of a plan of 4 channels, an argument it refuses, the error, and its words."""
+    yield "__call__", normal(2, 5, 6, 7), ValueError, ("groups=2", "C=5")
+    yield "__call__", normal(2, 6, 6, 7), ValueError, ("weight", (6, 2, 3, 2))
+    yield "__call__", normal(2, 4, 0, 7), ValueError, ("x", (2, 4, 0, 7))
+    yield "__call__", normal(6, 7), ValueError, ("x", (6, 7))
+    yield "__call__", normal(2, 4, 6, 7, dtype=np.float64), TypeError, ("x", "float64", "float32")
+    yield "__call__", np.zeros((4, 6, 7), int), TypeError, ("x", "int64")
+    yield "__call__", None, TypeError, ("x",)
+    yield "algorithm", 0, ValueError, ("input_size", 0)
+    yield "algorithm", 6.0, TypeError, ("input_size", 6.0)
+    yield "algorithm", (1, 7, 7), ValueError, ("input_size", (1, 7, 7))
+    for method in ("workspace_bytes", "flops"):
+        yield method, (4, 6), ValueError, ("x_shape", (4, 6))
+        yield method, 4, ValueError, ("x_shape", 4)
+        yield method, (-1, 4, 6, 7), ValueError, ("x_shape", ">= 0")
+        yield method, (4, 0, 7), ValueError, ("x_shape", ">= 1")
+        yield method, (2, 6, 6, 7), ValueError, ("weight", (6, 2, 3, 2))
+        yield method, (4, 6.0, 7), TypeError, ("x_shape", 6.0)
+
+
+@pytest.mark.parametrize(("method", "argument", "error", "parts"), list(plan_calls()))
+def test_a_plan_refuses(method, argument, error, parts):
+    arguments = GOOD["Conv2dPlan"]()
+    plan = sd.Conv2dPlan(**arguments)
+    with pytest.raises(error, match=r"^Conv2dPlan: ") as refusal:
+        getattr(plan, method)(argument)
+    for part in map(str, parts):
+        assert part in str(refusal.value)
+
+
+def test_a_plan_refuses_an_input_that_no_filter_fits_into():
+    plan = sd.Conv2dPlan(normal(6, 4, 3, 2))
+    for call in (
+        lambda: plan(normal(4, 2, 7)),
+        lambda: plan.algorithm((2, 7)),
+        lambda: plan.workspace_bytes((4, 2, 7)),
+        lambda: plan.flops((4, 2, 7)),
+    ):
+        with pytest.raises(ValueError, match=r"^Conv2dPlan: the kernel's height 3 "):
+            call()
+
+
+def test_a_plan_refuses_an_out_that_does_not_fit():
+    x = normal(4, 6, 7)
+    plan = sd.Conv2dPlan(normal(4, 4, 3, 3), padding=1)
+    for out in (sevens(4, 6, 8), sevens(4, 6, 7, dtype=np.float64), x):
+        with pytest.raises((TypeError, ValueError), match=r"^Conv2dPlan: out "):
+            plan(x, out)
 
 
 # ------------------------------------------------------------------------------ indices

@@ -9,7 +9,7 @@ from slidedot import layers, optim
 from slidedot._dispatch import show_config
 from slidedot._threads import get_num_threads, num_threads, set_num_threads
 from slidedot.columns import col2im, im2col
-from slidedot.convolution import Conv2dGradients, conv2d, conv2d_backward
+from slidedot.convolution import Conv2dGradients, Conv2dPlan, conv2d, conv2d_backward
 from slidedot.geometry import (
     ReceptiveField,
     conv2d_parameters,
@@ -23,6 +23,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Conv2dGradients",
+    "Conv2dPlan",
     "ReceptiveField",
     "col2im",
     "conv2d",

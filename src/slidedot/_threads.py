@@ -130,9 +130,9 @@ def num_threads(n):
 
 def threads_for(work):
     """Return the threads to use for `work` multiply-adds or moved elements."""
-    if _forked:
+    if work < 2 * WORK_PER_THREAD or _forked:
         return 1
-    return max(1, min(_count, work // WORK_PER_THREAD))
+    return min(_count, work // WORK_PER_THREAD)
 
 
 def _after_fork():

@@ -1,14 +1,15 @@
 """Convolution, as in the lecture: slide the filter over the image and take dot products."""
 
-from typing import NamedTuple
+import functools
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from slidedot import _dispatch, _threads, _validation
 from slidedot.columns import col2im, im2col
-from slidedot.geometry import divide_channels, integer, shown, windows
+from slidedot.geometry import Axis, divide_channels, integer, pair, shown, windows
 
-__all__ = ["Conv2dGradients", "conv2d", "conv2d_backward"]
+__all__ = ["Conv2dGradients", "Conv2dPlan", "conv2d", "conv2d_backward"]
 
 ALGORITHMS = ("auto", "direct", "im2col")
 ACTIVATIONS = (None, "relu")
@@ -40,32 +41,71 @@ class Conv2dGradients(NamedTuple):
     bias: np.ndarray | None
 
 
-def _layer(function, x, weight, stride, padding, dilation, groups):
-    """Check what forward and backward share; return x, whether it is one image, weight, axes,
-    groups."""
-    x, single = _validation.images(function, "x", x)
+class _Layer(NamedTuple):
+    """A convolution's geometry."""
+
+    h: Axis
+    w: Axis
+    groups: int
+
+    def windows(self):
+        """Return the keywords with which `im2col` and `col2im` walk over the same windows."""
+        h, w = self.h, self.w
+        return {
+            "stride": (h.stride, w.stride),
+            "padding": ((h.before, h.after), (w.before, w.after)),
+            "dilation": (h.dilation, w.dilation),
+        }
+
+
+def _filters(function, weight):
+    """Check a weight by itself."""
     weight = _validation.floats(function, "weight", weight, (4,), "(K, C // groups, kh, kw)")
     if 0 in weight.shape:
         raise ValueError(f"{function}: weight is an empty filter, got shape {weight.shape}")
-    _validation.one_dtype(function, x=x, weight=weight)
+    return weight
+
+
+def _layer(function, x_shape, weight_shape, *window):
+    """Check that an input and a weight of these shapes fit; `window` is stride, padding, dilation
+    and groups."""
+    stride, padding, dilation, groups = window
     groups = integer(function, "groups", groups)
-    divide_channels(function, groups, C=x.shape[1], K=weight.shape[0])
-    if weight.shape[1] != x.shape[1] // groups:
+    channels = x_shape[1]
+    divide_channels(function, groups, C=channels, K=weight_shape[0])
+    if weight_shape[1] != channels // groups:
         raise ValueError(
-            f"{function}: weight must have C // groups = {x.shape[1]} // {groups} channels, "
-            f"got shape {weight.shape}"
+            f"{function}: weight must have C // groups = {channels} // {groups} channels, "
+            f"got shape {weight_shape}"
         )
-    h, w = windows(function, x.shape[2:], weight.shape[2:], stride, padding, dilation)
-    return x, single, weight, h, w, groups
+    axes = windows(function, x_shape[2:], weight_shape[2:], stride, padding, dilation)
+    return _Layer(*axes, groups)
 
 
-def _window_arguments(h, w):
-    """The keywords with which `im2col` and `col2im` walk over the same windows."""
-    return {
-        "stride": (h.stride, w.stride),
-        "padding": ((h.before, h.after), (w.before, w.after)),
-        "dilation": (h.dilation, w.dilation),
-    }
+#: A network calls with the same few shapes over and over. What is no plain int or str, and might be
+#: equal to one, is checked each time.
+_known_layer = functools.lru_cache(maxsize=256)(_layer)
+_PLAIN = {int, str}
+
+
+def _plain(value):
+    return type(value) in _PLAIN or (type(value) is tuple and all(map(_plain, value)))
+
+
+def _layer_of(function, x, weight, *window):
+    if _PLAIN.issuperset(map(type, window)) or all(map(_plain, window)):
+        return _known_layer(function, x.shape, weight.shape, *window)
+    return _layer(function, x.shape, weight.shape, *window)
+
+
+def _bias(function, bias, weight):
+    """Check a bias; return it contiguous."""
+    if bias is None:
+        return None
+    bias = _validation.floats(function, "bias", bias, (1,), "(K,)")
+    _validation.one_dtype(function, "weight", weight, "bias", bias)
+    _validation.shape(function, "bias", bias, weight.shape[:1])
+    return bias
 
 
 def conv2d(
@@ -140,28 +180,38 @@ def conv2d(
     function = "conv2d"
     _validation.choice(function, "algorithm", algorithm, ALGORITHMS)
     _validation.choice(function, "activation", activation, ACTIVATIONS)
-    x, single, weight, h, w, groups = _layer(function, x, weight, stride, padding, dilation, groups)
-    n, k = x.shape[0], weight.shape[0]
-    if bias is not None:
-        bias = _validation.floats(function, "bias", bias, (1,), "(K,)")
-        _validation.one_dtype(function, x=x, bias=bias)
-        _validation.shape(function, "bias", bias, (k,))
-    shape = (n, k, h.out, w.out)
-    y = _validation.output(
-        function, out, shape[1:] if single else shape, x.dtype.type, x=x, weight=weight, bias=bias
-    )
-    x, weight, bias = map(_validation.plain, (x, weight, bias))
-    if bias is not None:
-        bias = np.ascontiguousarray(bias)
+    x, single = _validation.images(function, "x", x)
+    weight = _filters(function, weight)
+    _validation.one_dtype(function, "x", x, "weight", weight)
+    layer = _layer_of(function, x, weight, stride, padding, dilation, groups)
+    bias = _bias(function, bias, weight)
     relu = activation == "relu"
+    return _forward(function, x, single, weight, bias, layer, relu, algorithm, out)
+
+
+def _forward(function, x, single, weight, bias, layer, relu, algorithm, out, packed=None):
+    """Compute what has been checked, all but `out`; `packed` is the weight, for the kernel that
+    packed it."""
+    h, w, groups = layer
+    shape = (x.shape[0], weight.shape[0], h.out, w.out)
+    given = shape[1:] if single else shape
+    if out is None:
+        y = _validation.empty(function, given, x.dtype.type)
+    else:
+        y = _validation.output(function, out, given, x.dtype.type, x=x, weight=weight, bias=bias)
+    result = y[None] if single else y
+    x, weight = _validation.plain(x), _validation.plain(weight)
+    if bias is not None:
+        bias = np.ascontiguousarray(_validation.plain(bias))
     if algorithm == "im2col":
-        _conv2d_im2col(x, weight, bias, y.reshape(shape), h, w, groups, relu)
+        _forward_im2col(function, x, weight, bias, result, layer, relu)
     elif y.size:
-        threads = _threads.threads_for(y.size * weight[0].size)
+        kernels = _dispatch.kernels.convolution if packed is None else packed.kernels
+        threads = _threads.threads_for(y.size * (weight.size // shape[1]))
         _validation.workspace(
             function,
-            _dispatch.kernels.convolution.forward(
-                x, weight, bias, y.reshape(shape), h, w, groups, relu, threads
+            kernels.forward(
+                x, weight, packed and packed.weight, bias, result, h, w, groups, relu, threads
             ),
         )
     return _validation.deliver(y, out)
@@ -173,13 +223,14 @@ def _columns(function, x, h, w):
     return _validation.empty(function, shape, x.dtype)
 
 
-def _conv2d_im2col(x, weight, bias, y, h, w, groups, relu):
+def _forward_im2col(function, x, weight, bias, y, layer, relu):
     """Fill y (n, k, oh, ow): per image, the filters as a matrix times the image's columns."""
+    h, w, groups = layer
     k, kernel_size = weight.shape[0], weight.shape[2:]
-    filters = weight.reshape(groups, k // groups, -1)
-    cols = _columns("conv2d", x, h, w)
+    filters = np.ascontiguousarray(weight).reshape(groups, k // groups, -1)
+    cols = _columns(function, x, h, w)
     for image, result in zip(x, y, strict=True):
-        im2col(image, kernel_size, out=cols, **_window_arguments(h, w))
+        im2col(image, kernel_size, out=cols, **layer.windows())
         np.matmul(
             filters,
             cols.reshape(groups, filters.shape[2], -1),
@@ -189,6 +240,219 @@ def _conv2d_im2col(x, weight, bias, y, h, w, groups, relu):
             result += bias[:, None, None]
         if relu:
             np.maximum(result, 0, out=result)
+
+
+class _Packed(NamedTuple):
+    """A weight as the kernels of one CPU level want it, and these kernels."""
+
+    kernels: Any
+    weight: np.ndarray
+
+
+class Conv2dPlan:
+    """A convolution whose weight is prepared once, for inputs of any size and number.
+
+    ``plan(x)`` is `conv2d` with these arguments, bit for bit. The plan keeps a copy of `weight` and
+    `bias`: changing them later does not change it. Threads may share a plan.
+
+    Parameters
+    ----------
+    weight : ndarray, (K, C // groups, kh, kw), float32 or float64
+        K filters.
+    bias : ndarray, (K,), optional
+        A number added to each output channel.
+    stride, padding, dilation, groups, activation, algorithm
+        As in `conv2d`.
+    input_size : int or (int, int), optional
+        ``(H, W)`` of the images to come: what does not fit is refused here. Other sizes are
+        accepted as well.
+
+    Raises
+    ------
+    ValueError
+        Shapes that do not fit, a number out of range.
+    TypeError
+        An array of another dtype, a number that is not an integer.
+    MemoryError
+        The prepared weight does not fit into memory.
+
+    Examples
+    --------
+    >>> import numpy as np, slidedot as sd
+    >>> weight = np.ones((10, 3, 5, 5), np.float32)
+    >>> plan = sd.Conv2dPlan(weight, padding=2, activation="relu")
+    >>> plan(np.ones((2, 3, 32, 32), np.float32)).shape
+    (2, 10, 32, 32)
+    >>> plan.algorithm(32), plan.flops((2, 3, 32, 32))
+    ('direct', 3072000)
+    """
+
+    def __init__(
+        self,
+        weight,
+        bias=None,
+        *,
+        stride=1,
+        padding=0,
+        dilation=1,
+        groups=1,
+        activation=None,
+        algorithm="auto",
+        input_size=None,
+    ):
+        function = "Conv2dPlan"
+        self._algorithm = _validation.choice(function, "algorithm", algorithm, ALGORITHMS)
+        _validation.choice(function, "activation", activation, ACTIVATIONS)
+        weight = _filters(function, weight)
+        self._channels = weight.shape[1] * integer(function, "groups", groups)
+        self._window = stride, padding, dilation, groups
+        if input_size is None:  # check the rest on an image that every filter fits into
+            spans = zip(pair(function, "dilation", dilation), weight.shape[2:], strict=True)
+            input_size = tuple(d * (k - 1) + 1 for d, k in spans)
+        size = pair(function, "input_size", input_size)
+        _layer(function, (1, self._channels, *size), weight.shape, *self._window)
+        bias = _bias(function, bias, weight)
+        self._weight = np.array(weight, weight.dtype.newbyteorder("="), order="C")
+        self._bias = None if bias is None else np.array(bias, bias.dtype.newbyteorder("="))
+        self._relu = activation == "relu"
+        self._packed = None
+        if self._algorithm != "im2col":
+            kernels = _dispatch.kernels.convolution
+            packed = _validation.empty(function, (weight.size,), weight.dtype.type)
+            threads = _threads.threads_for(weight.size)
+            _validation.workspace(
+                function, kernels.pack(self._weight, packed, self._window[-1], threads)
+            )
+            self._packed = _Packed(kernels, packed)
+
+    def _is_of(self, weight, bias):
+        """Whether the plan is that of these arrays as they are now."""
+        same = np.array_equal(self._weight, weight) and self._weight.dtype == weight.dtype
+        if bias is None or self._bias is None:
+            return same and bias is self._bias
+        return same and np.array_equal(self._bias, bias)
+
+    def _layer(self, x):
+        """Return x as a batch, whether it was one image, and the layer over it."""
+        function = "Conv2dPlan"
+        x, single = _validation.images(function, "x", x)
+        _validation.one_dtype(function, "x", x, "weight", self._weight)
+        return x, single, _layer_of(function, x, self._weight, *self._window)
+
+    def __call__(self, x, out=None):
+        """Return the convolution of x (N, C, H, W) or (C, H, W), in `out` if it is given.
+
+        Parameters
+        ----------
+        x : ndarray, (N, C, H, W) or (C, H, W), the dtype of the weight
+            A batch of images, or one. Any strides.
+        out : ndarray, optional
+            Where to put the result.
+
+        Returns
+        -------
+        ndarray, (N, K, OH, OW) or (K, OH, OW)
+            What `conv2d` returns.
+
+        Raises
+        ------
+        ValueError, TypeError, MemoryError
+            As `conv2d`.
+        """
+        x, single, layer = self._layer(x)
+        return _forward(
+            "Conv2dPlan", x, single, self._weight, self._bias, layer, self._relu,
+            self._algorithm, out, self._packed,
+        )  # fmt: skip
+
+    def _geometry(self, x_shape):
+        """Return the layer over an input of a shape (N, C, H, W) or (C, H, W), and N."""
+        function = "Conv2dPlan"
+        if not isinstance(x_shape, (tuple, list)) or len(x_shape) not in (3, 4):
+            raise ValueError(
+                f"{function}: x_shape must be (N, C, H, W) or (C, H, W), got "
+                f"x_shape={shown(x_shape)}"
+            )
+        *batch, _, _, _ = x_shape = [
+            integer(function, "x_shape", n, minimum, whole=x_shape)
+            for n, minimum in zip(x_shape, (0, 1, 1, 1)[-len(x_shape) :], strict=True)
+        ]
+        n = batch[0] if batch else 1
+        return _layer(function, (n, *x_shape[-3:]), self._weight.shape, *self._window), n
+
+    def algorithm(self, input_size):
+        """Return which algorithm serves images of this size.
+
+        Parameters
+        ----------
+        input_size : int or (int, int)
+            ``(H, W)``.
+
+        Returns
+        -------
+        str
+            "direct" or "im2col".
+
+        Raises
+        ------
+        ValueError
+            A size that the filters do not fit into.
+        TypeError
+            A size that is not an integer.
+        """
+        self._geometry((self._channels, *pair("Conv2dPlan", "input_size", input_size)))
+        return "im2col" if self._algorithm == "im2col" else "direct"
+
+    def workspace_bytes(self, x_shape):
+        """Return the memory that a call takes besides its input, its output and the plan.
+
+        Parameters
+        ----------
+        x_shape : tuple of int
+            ``(N, C, H, W)`` or ``(C, H, W)``, of an array that needs no copy.
+
+        Returns
+        -------
+        int
+            Bytes, with as many threads as the call would use now.
+
+        Raises
+        ------
+        ValueError
+            A shape that does not fit.
+        TypeError
+            A number that is not an integer.
+        """
+        (h, w, groups), n = self._geometry(x_shape)
+        if self._algorithm == "im2col":
+            return self._weight[0].size * groups * h.out * w.out * self._weight.itemsize
+        if n == 0:
+            return 0
+        threads = _threads.threads_for(n * h.out * w.out * self._weight.size)
+        return self._packed.kernels.forward_workspace(n, self._weight, h, w, groups, threads)
+
+    def flops(self, x_shape):
+        """Return the floating-point operations of the plain convolution, two per multiply-add.
+
+        Parameters
+        ----------
+        x_shape : tuple of int
+            ``(N, C, H, W)`` or ``(C, H, W)``.
+
+        Returns
+        -------
+        int
+            ``2 * N * K * OH * OW * (C // groups) * kh * kw``.
+
+        Raises
+        ------
+        ValueError
+            A shape that does not fit.
+        TypeError
+            A number that is not an integer.
+        """
+        (h, w, _), n = self._geometry(x_shape)
+        return 2 * n * h.out * w.out * self._weight.size
 
 
 def conv2d_backward(
@@ -260,12 +524,16 @@ def conv2d_backward(
         raise ValueError(
             f"{function}: need must be a tuple of 'x', 'weight' and 'bias', got need={shown(need)}"
         )
-    x, single, weight, h, w, groups = _layer(function, x, weight, stride, padding, dilation, groups)
+    x, single = _validation.images(function, "x", x)
+    weight = _filters(function, weight)
+    _validation.one_dtype(function, "x", x, "weight", weight)
+    layer = _layer_of(function, x, weight, stride, padding, dilation, groups)
+    h, w, _ = layer
     n, k = x.shape[0], weight.shape[0]
     grad_out = _validation.floats(
         function, "grad_out", grad_out, (3, 4), "(N, K, OH, OW) or (K, OH, OW)"
     )
-    _validation.one_dtype(function, x=x, grad_out=grad_out)
+    _validation.one_dtype(function, "x", x, "grad_out", grad_out)
     shape = (n, k, h.out, w.out)
     _validation.shape(function, "grad_out", grad_out, shape[1:] if single else shape)
     if single:
@@ -276,15 +544,16 @@ def conv2d_backward(
         for name, size in (("x", x.shape), ("weight", weight.shape), ("bias", (k,)))
     }
     if algorithm == "im2col":
-        _conv2d_backward_im2col(grad_out, x, weight, h, w, groups, **gradients)
+        _backward_im2col(function, grad_out, x, weight, layer, **gradients)
     else:
-        _conv2d_backward_direct(function, grad_out, x, weight, h, w, groups, **gradients)
+        _backward_direct(function, grad_out, x, weight, layer, **gradients)
     if single and "x" in need:
         gradients["x"] = gradients["x"][0]
     return Conv2dGradients(**gradients)
 
 
-def _conv2d_backward_direct(function, grad_out, x_in, weight_in, h, w, groups, x, weight, bias):
+def _backward_direct(function, grad_out, x_in, weight_in, layer, x, weight, bias):
+    h, w, groups = layer
     kernels = _dispatch.kernels.convolution
     threads = _threads.threads_for(grad_out.size * weight_in[0].size)
     if not grad_out.size:  # an empty batch
@@ -304,15 +573,16 @@ def _conv2d_backward_direct(function, grad_out, x_in, weight_in, h, w, groups, x
         kernels.gradient_bias(grad_out, bias, _threads.threads_for(grad_out.size))
 
 
-def _conv2d_backward_im2col(grad_out, x_in, weight_in, h, w, groups, x, weight, bias):
+def _backward_im2col(function, grad_out, x_in, weight_in, layer, x, weight, bias):
     """Both products of the lecture, per image: with the columns, and back through `col2im`."""
+    h, w, groups = layer
     k, kernel_size = weight_in.shape[0], weight_in.shape[2:]
     filters = weight_in.reshape(groups, k // groups, -1)
-    arguments = _window_arguments(h, w)
+    arguments = layer.windows()
     if weight is not None:
         products = weight.reshape(filters.shape)
         products[...] = 0
-        cols = _columns("conv2d_backward", x_in, h, w)
+        cols = _columns(function, x_in, h, w)
     for i, grad in enumerate(np.ascontiguousarray(grad_out)):
         grad = grad.reshape(groups, k // groups, -1)
         if weight is not None:

@@ -16,7 +16,7 @@ import math
 import numpy as np
 
 from slidedot import _validation
-from slidedot.convolution import ACTIVATIONS, conv2d, conv2d_backward
+from slidedot.convolution import ACTIVATIONS, Conv2dPlan, conv2d, conv2d_backward
 from slidedot.geometry import divide_channels, integer, pair, receptive_field, shown, windows
 from slidedot.pooling import max_pool2d, max_pool2d_backward
 
@@ -303,6 +303,7 @@ class Conv2d(_Layer):
         shape = (self.out_channels, self.in_channels // self.groups, *self.kernel_size)
         self.weight = _kaiming(function, shape, dtype, rng)
         self.bias = np.zeros(self.out_channels, self.weight.dtype) if bias else None
+        self._plan = None
 
     def __repr__(self):
         return _text(
@@ -326,7 +327,19 @@ class Conv2d(_Layer):
             "groups": self.groups,
         }
 
+    def _current_plan(self):
+        """Return a plan for the layer as it is now: the last one, unless something changed."""
+        options = {"activation": self.activation, **self._window()}
+        if self._plan is None or not (
+            self._plan[0] == options and self._plan[1]._is_of(self.weight, self.bias)
+        ):
+            self._plan = options, Conv2dPlan(self.weight, self.bias, **options)
+        return self._plan[1]
+
     def _forward(self, x, training):
+        if not training:
+            return self._current_plan()(x), None
+        self._plan = None  # whoever trains is about to change the weight
         y = conv2d(x, self.weight, self.bias, activation=self.activation, **self._window())
         return y, (x, y if self.activation else None)
 
