@@ -145,9 +145,10 @@ cdef struct Gather:
     Py_ssize_t *steps  # [term of a strip]
 
 
-cdef Py_ssize_t choose_terms(Gather *job) noexcept nogil:
+cdef Py_ssize_t choose_terms(Gather *job, Py_ssize_t itemsize) noexcept nogil:
     """How the source channels fall into blocks: by the weight's shape alone. The most terms."""
     cdef Py_ssize_t taps = max(1, job.h.most_taps * job.w.most_taps)
+    job.lanes = SD_VECTOR_BYTES // itemsize
     job.panels = panels_of(job.outputs)
     job.block = even(job.channels, TERMS // taps)
     job.blocks = parts(job.channels, job.block)
@@ -161,8 +162,7 @@ cdef void choose_blocks(
     cdef Side *w = &job.w
     cdef Py_ssize_t budget = BAND_BYTES // itemsize, unit, weights, most
     cdef Py_ssize_t sums = SUM_BYTES // itemsize // (job.outputs * h.phases * w.phases)
-    cdef Py_ssize_t terms = choose_terms(job)
-    job.lanes = SD_VECTOR_BYTES // itemsize
+    cdef Py_ssize_t terms = choose_terms(job, itemsize)
     job.vectors = SD_VECTORS(widest_panel(&job.panels))
     job.staged = job.panels.count >= STAGED_PANELS
     job.resident = even(
@@ -245,26 +245,31 @@ cdef void pack_filters(
     cdef Side *h = &job.h
     cdef Side *w = &job.w
     cdef Py_ssize_t taps = (h.first[py + 1] - h.first[py]) * (w.first[px + 1] - w.first[px])
-    cdef Py_ssize_t run = 1, o, _c, i, j
+    cdef Py_ssize_t run = 1, o, c, i, j, ready = 0
     cdef const floating *channel
     # terms that lie end to end in the weights: all taps of a channel, or of all channels
     if (taps == h.taps * w.taps and job.w_sw == 1 and job.w_sh == w.taps
             and h.index[h.taps - 1] == h.taps - 1 and w.index[w.taps - 1] == w.taps - 1):
         run = channels * taps if job.w_si == taps else taps
-    for o in range(output0, output0 + outputs):
-        channel = weight + o * job.w_so + channel0 * job.w_si
+    weight += output0 * job.w_so + channel0 * job.w_si
+    if taps == 1 and h.taps * w.taps == 1 and job.w_so == 1:  # a matrix to be transposed
+        while ready + job.lanes <= channels:
+            transpose(a + ready, channels, weight + ready * job.w_si, job.w_si, job.lanes, outputs)
+            ready += job.lanes
+    for o in range(outputs):
+        channel = weight + o * job.w_so
         if run > 1:
-            for _c in range(channels * taps // run):
-                copy_run(a, channel, run)
-                channel += job.w_si
+            for c in range(channels * taps // run):
+                copy_run(a, channel + c * job.w_si, run)
                 a += run
             continue
-        for _c in range(channels):
+        a += ready
+        for c in range(ready, channels):
             for i in range(h.first[py], h.first[py + 1]):
                 for j in range(w.first[px], w.first[px + 1]):
-                    a[0] = channel[h.index[i] * job.w_sh + w.index[j] * job.w_sw]
+                    a[0] = channel[
+                        c * job.w_si + h.index[i] * job.w_sh + w.index[j] * job.w_sw]
                     a += 1
-            channel += job.w_si
 
 
 cdef void pack_weights(
@@ -578,7 +583,7 @@ def pack(weight, packed, Py_ssize_t groups, int threads):
         describe_weight(&job, &wv, job.outputs, 0, 1)
         if forward_side(&job.h, &h):
             if forward_side(&job.w, &w):
-                choose_terms(&job)
+                choose_terms(&job, wv.itemsize)
                 if wv.itemsize == sizeof(float):
                     pack_all(<float *> pv.data, <float *> wv.data, &job, threads)
                 else:
