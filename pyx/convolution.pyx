@@ -150,7 +150,8 @@ cdef Py_ssize_t choose_terms(Gather *job, Py_ssize_t itemsize) noexcept nogil:
     cdef Py_ssize_t taps = max(1, job.h.most_taps * job.w.most_taps)
     job.lanes = SD_VECTOR_BYTES // itemsize
     job.panels = panels_of(job.outputs)
-    job.block = even(job.channels, TERMS // taps)
+    # a third more terms are better than another block
+    job.block = parts(job.channels, max(1, (job.channels * taps + TERMS * 2 // 3) // TERMS))
     job.blocks = parts(job.channels, job.block)
     return taps * job.block
 
