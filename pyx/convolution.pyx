@@ -31,7 +31,7 @@ from rows cimport count_inside, far_apart, fill_inside, first_inside, phases_of
 from scratch cimport Scratch, scratch_free, scratch_part, scratch_take
 from simd cimport (
     SD_MAX_ROWS, SD_MAX_VECTORS, SD_VECTOR_BYTES, SD_VECTORS, SD_VECTORS_WIDEST, copy_run, fill_run,
-    stage, tile, total_of, transpose,
+    sd_prefetch, stage, tile, total_of, transpose,
 )
 from views cimport Axis, View, axis, view
 
@@ -305,7 +305,11 @@ cdef void pack_block(
     cdef Side *h = &job.h
     cdef Side *w = &job.w
     cdef Py_ssize_t c, sy, sx, r, n, iy, low, high, first
+    cdef Py_ssize_t ahead  # bytes of the next channel's row to ask for
+    cdef const floating *row
     for c in range(channels):
+        ahead = job.length * w.step * <Py_ssize_t> sizeof(floating) if (
+            c + 1 < channels and job.x_sw == 1) else 0
         for sy in range(h.slots):
             for sx in range(w.slots):
                 first = w.origin[sx] + column0 * w.step
@@ -315,9 +319,11 @@ cdef void pack_block(
                     for r in range(job.height):
                         iy = h.origin[sy] + (row0 + r) * h.step
                         if 0 <= iy < h.size:
-                            fill_inside(b, job.length, x + n * job.x_sn + c * job.x_sc
-                                        + iy * job.x_sh + first * job.x_sw,
-                                        w.step * job.x_sw, low, high, <floating> 0)
+                            row = (x + n * job.x_sn + c * job.x_sc + iy * job.x_sh
+                                   + first * job.x_sw)
+                            sd_prefetch(row + job.x_sc, ahead)
+                            fill_inside(b, job.length, row, w.step * job.x_sw, low, high,
+                                        <floating> 0)
                         else:
                             fill_run(b, <floating> 0, job.length)
                         b += job.length

@@ -41,6 +41,11 @@
 #define SD_INLINE static inline __attribute__((always_inline))
 #define SD_UNROLL _Pragma("GCC unroll 32")
 
+/* Ask for memory that no prefetcher guesses; the address need not be valid. */
+SD_INLINE void sd_prefetch(const void *from, ptrdiff_t bytes) {
+    for (ptrdiff_t i = 0; i < bytes; i += 64) __builtin_prefetch((const char *)from + i);
+}
+
 /* The tile: c[i][0..W) = sum over k < terms of a[row[i] + index[k]] * b[off[k]..off[k] + W), with
    W = vectors * lanes; without an `index`, a[row[i] + k]. Because the tables, not the loop, know the
    layouts, one tile does every kernel size, stride, dilation and direction. At the end, in

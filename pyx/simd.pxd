@@ -14,6 +14,7 @@ cdef extern from "simd.h" nogil:
     void sd_double_fill(double *to, double value, Py_ssize_t count)
     void sd_float_evens(float *to, const float *values, Py_ssize_t count)
     void sd_double_evens(double *to, const double *values, Py_ssize_t count)
+    void sd_prefetch(const void *memory, Py_ssize_t bytes)
     enum: SD_PEAK_VECTORS
     float sd_float_peak(Py_ssize_t rounds, float factor, float term)
     double sd_double_peak(Py_ssize_t rounds, double factor, double term)
