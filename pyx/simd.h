@@ -232,8 +232,10 @@ SD_INLINE void sd_prefetch(const void *from, ptrdiff_t bytes) {
     SD_INLINE void NAME##_turn(T *to, ptrdiff_t width, const T *from, ptrdiff_t stride,            \
                                ptrdiff_t rows) {                                                   \
         VEC v[LANES];                                                                              \
-        SD_UNROLL for (int i = 0; i < LANES; i++)                                                  \
+        SD_UNROLL for (int i = 0; i < LANES; i++) {                                                \
             v[i] = i < rows ? NAME##_load(from + i * stride) : (VEC){0};                           \
+            __builtin_prefetch(from + (LANES + i) * stride); /* the rows to come */                \
+        }                                                                                          \
         SD_TRANSPOSE_##LANES(VEC, MASK, v, LANES)                                                  \
         SD_UNROLL for (int j = 0; j < LANES; j++) NAME##_store(to + j * width, v[j]);              \
     }                                                                                              \
