@@ -7,7 +7,7 @@ import sys
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-KERNELS = ["convolution", "columns", "pooling", "tile"]
+KERNELS = ["convolution", "winograd", "columns", "pooling", "tile"]
 X86_LEVELS = ["x86-64-v4", "x86-64-v3", "x86-64-v2"]  # as in slidedot/_dispatch.py
 
 
@@ -35,9 +35,9 @@ def extensions(level):
             f"slidedot._kernels.{name}{suffix}",
             [f"pyx/{name}.pyx"],
             include_dirs=["pyx"],
-            depends=["pyx/simd.h"],
+            depends=["pyx/simd.h", "pyx/winograd.h"],
             extra_compile_args=COMPILE + OPENMP + march,
-            extra_link_args=OPENMP + ([] if sys.platform == "darwin" else ["-s"]),
+            extra_link_args=OPENMP,
         )
         for name in (KERNELS if level else ["cpu"])
     ]

@@ -20,6 +20,11 @@ def integers(rng, shape):
     return rng.integers(-4, 5, shape).astype(np.float64)
 
 
+def signs(rng, shape):
+    """Return ones and minus ones: all products are of the largest size."""
+    return rng.choice([-1.0, 1.0], shape)
+
+
 def reals(rng, shape):
     """Return reals whose sums of products are rounded."""
     return rng.standard_normal(shape)
@@ -180,6 +185,13 @@ def windows(draw):
     padding = draw(_paddings((7, 7)))
     size = _sizes(draw, _both(kernel), _both(dilation), padding)
     return Windows(size, kernel, stride, padding, dilation)
+
+
+@st.composite
+def winograd_windows(draw):
+    """Draw windows that Winograd's algorithm serves: 3x3, stride 1."""
+    padding = draw(_paddings((7, 7)))
+    return Windows(_sizes(draw, (3, 3), (1, 1), padding), 3, 1, padding, 1)
 
 
 def hold_pixels(drawn):

@@ -77,6 +77,12 @@ def run(at_end, dtype):
         sd.conv2d(x, weight, bias, out=out, **how)
         assert np.array_equal(out, y)
         sd.conv2d_backward(out, x, weight, **how)
+        if (kh, kw, stride, dtype) == (3, 3, 1, np.float32):
+            how["algorithm"] = "winograd"
+            sd.conv2d(x, weight, bias, out=out, **how)
+            assert np.allclose(out, y, atol=1e-3)
+            sd.conv2d_backward(out, x, weight, **how)
+            del how["algorithm"]
         cols = sd.im2col(x, (kh, kw), **how)
         out = guarded(np.zeros_like(cols))
         sd.im2col(x, (kh, kw), out=out, **how)

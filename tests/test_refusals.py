@@ -431,6 +431,14 @@ for function in CONVOLUTIONS:
     for value in ("fast", "Direct", "", None, 1, ["auto"], "winograd"):  # that needs 3x3 filters
         shown = f"algorithm={value!r}"
         refuse(function, ValueError, "algorithm", shown, algorithm=value)
+    for part, changes in {
+        "kernel_size=(3, 2)": {},
+        "stride=(2, 1)": {"weight": normal(6, 2, 3, 3), "stride": (2, 1)},
+        "dilation=(1, 2)": {"weight": normal(6, 2, 3, 3), "dilation": (1, 2)},
+        "dtype=float64": {name: GOOD[function]()[name].astype(float) for name in ARRAYS[function]}
+        | {"weight": normal(6, 2, 3, 3, dtype=float)},
+    }.items():
+        refuse(function, ValueError, "algorithm", part, **changes, algorithm="winograd")
 for value in ("gelu", "ReLU", "", True, 1, ["relu"]):
     for function in ("conv2d", "Conv2dPlan"):
         refuse(function, ValueError, "activation", f"activation={value!r}", activation=value)

@@ -36,14 +36,18 @@ def every_kernel(seed=0):
     cols = normal(4, 24 * 9, 1600, seed=seed)
     pooled, argmax = sd.max_pool2d(x, 3, stride=1, padding=1, return_argmax=True)
 
-    def gradient(*need):
-        return sd.conv2d_backward(grad_out, x, weight, padding=1, need=need)
+    def gradient(*need, algorithm="auto"):
+        how = {"padding": 1, "need": need, "algorithm": algorithm}
+        return sd.conv2d_backward(grad_out, x, weight, **how)
 
     return {
         "conv2d": lambda: sd.conv2d(x, weight, bias, padding=1, activation="relu"),
         "conv2d stride": lambda: sd.conv2d(x, weight, bias, stride=2),
         "conv2d groups": lambda: sd.conv2d(x, weight[:, :3], padding=1, groups=8),
         "conv2d im2col": lambda: sd.conv2d(x, weight, bias, padding=1, algorithm="im2col"),
+        "conv2d winograd": lambda: sd.conv2d(x, weight, bias, padding=1, algorithm="winograd"),
+        "gradient x winograd": lambda: gradient("x", algorithm="winograd").x,
+        "gradient weight winograd": lambda: gradient("weight", algorithm="winograd").weight,
         "gradient x": lambda: gradient("x").x,
         "gradient weight": lambda: gradient("weight").weight,
         "gradient bias": lambda: gradient("bias").bias,

@@ -51,6 +51,8 @@ CONVOLUTIONS = {
     "resnet-last": Layer(8, 512, 7, 512, 3, padding=1),
 }
 
+WINOGRAD = ("vgg-2", "vgg-9", "resnet-3x3", "resnet-last")  # 3x3 with stride 1
+
 COLUMNS = {name: CONVOLUTIONS[name] for name in ("lenet-2", "vgg-2", "resnet-stem", "resnet-down")}
 
 POOLINGS = {
