@@ -37,7 +37,7 @@ def extensions(level):
             include_dirs=["pyx"],
             depends=["pyx/simd.h", "pyx/winograd.h"],
             extra_compile_args=COMPILE + OPENMP + march,
-            extra_link_args=OPENMP,
+            extra_link_args=OPENMP + ([] if sys.platform == "darwin" else ["-s"]),
         )
         for name in (KERNELS if level else ["cpu"])
     ]

@@ -576,6 +576,12 @@ cdef void describe_weight(
     job.w_sh, job.w_sw = weight.stride[2], weight.stride[3]
 
 
+def packed_size(weight_shape, Py_ssize_t _groups):
+    """How many numbers `pack` writes."""
+    k, channels, kh, kw = weight_shape
+    return k * channels * kh * kw
+
+
 def pack(weight, packed, Py_ssize_t groups, int threads):
     """weight (k, c / groups, kh, kw) -> packed, of as many elements, as `forward` takes it.
 

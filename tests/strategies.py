@@ -224,7 +224,7 @@ def pool_windows():
 # ---------------------------------------------------------------------------------- calls
 
 BATCHES = st.sampled_from([None, 1, 2, 3, 2, 3, 0])  # None: a single image, without a batch axis
-ALGORITHMS = ("auto", "direct", "im2col")  # not drawn: each example is tried on all
+ALGORITHMS = ("direct", "im2col")  # exact on integers; not drawn: each example is tried on both
 SEEDS = st.integers(0, 2**32 - 1)
 OUTS = st.sampled_from([None, *OUT_LAYOUTS])
 NEEDS = st.lists(st.sampled_from(["x", "weight", "bias"]), min_size=1, max_size=3, unique=True)

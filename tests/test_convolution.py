@@ -544,3 +544,38 @@ def test_a_plan_says_what_it_takes():
     columns = sd.Conv2dPlan(weight, padding=3, algorithm="im2col")
     assert columns.algorithm(4096) == "im2col"
     assert columns.workspace_bytes(shape) == 3 * 7 * 7 * 4096**2 * 4
+
+
+@EVERY_LARGE
+def test_auto_is_the_algorithm_that_a_plan_names(dtype, call):
+    x, weight, bias, grad_out = call.arrays(dtype, reals)
+    chosen = sd.Conv2dPlan(weight, **call.options).algorithm(x.shape[-2:])
+    assert chosen in ("direct", "winograd")
+    assert_same_bits(
+        forward(call, x, weight, bias), forward(call, x, weight, bias, algorithm=chosen)
+    )
+    grads = backward(call, grad_out, x, weight)
+    expected = backward(call, grad_out, x, weight, algorithm=chosen)
+    for grad, other in zip(grads, expected, strict=True):
+        assert_same_bits(grad, other)
+
+
+def test_auto_takes_winograd_where_it_pays_whatever_the_batch():
+    weight = np.random.default_rng(0).standard_normal((32, 32, 3, 3), dtype=np.float32)
+    x = np.random.default_rng(1).standard_normal((3, 32, 14, 14), dtype=np.float32)
+    plan = sd.Conv2dPlan(weight, padding=1)
+    assert plan.algorithm(14) == "winograd"
+    y = sd.conv2d(x, weight, padding=1)
+    assert_same_bits(y, sd.conv2d(x, weight, padding=1, algorithm="winograd"))
+    for image, result in zip(x, y, strict=True):
+        assert_same_bits(sd.conv2d(image, weight, padding=1), result)
+    for other in (
+        sd.Conv2dPlan(weight, padding=1, stride=2),
+        sd.Conv2dPlan(weight, padding=2, dilation=2),
+        sd.Conv2dPlan(weight[:, :, :1], padding=1),
+        sd.Conv2dPlan(weight[:15], padding=1),
+        sd.Conv2dPlan(weight[:, :15], padding=1),
+        sd.Conv2dPlan(weight.astype(np.float64), padding=1),
+        sd.Conv2dPlan(weight[:, :8], padding=1, groups=4),
+    ):
+        assert other.algorithm(14) == "direct"

@@ -108,11 +108,28 @@ def _bias(function, bias, weight):
     return bias
 
 
-def _check_algorithm(function, algorithm, weight, layer):
-    """Refuse a layer that the algorithm does not serve."""
-    if algorithm != "winograd":
-        return
-    h, w, _ = layer
+def _winograd_pays(channels, outputs, height, width):
+    """Whether Winograd's algorithm is the faster one, by the layer's shape alone.
+
+    Channels are those of one group, height and width those of the output. Times of "direct" over
+    "winograd", forward, for one image (and for eight), filters transformed in the call:
+
+    - 16 -> 16 channels: 4x4 0.7 (1.5), 14x14 1.1 (1.7), 56x56 1.8 (2.0)
+    - 64 -> 64 channels: 4x4 0.8 (2.4), 14x14 2.1 (2.6), 56x56 2.9 (2.8)
+    - 512 -> 512 channels: 3x3 0.8 (2.0), 7x7 1.7 (2.7), 28x28 3.2 (3.4)
+    - 8 -> 8 channels: 0.8 to 1.1 at every size
+
+    Both gradients follow within a tenth or two. A batch of small planes gains more than a single
+    one loses, and the batch must not decide: its images would have other bits than one alone.
+    """
+    return min(channels, outputs) >= 16 and min(height, width) >= 3
+
+
+def _chosen(function, algorithm, weight, layer):
+    """Return the algorithm that serves a layer: never "auto". Refuse one that cannot."""
+    if algorithm not in ("auto", "winograd"):
+        return algorithm
+    h, w, groups = layer
     for name, given, needed in (
         ("kernel_size", (h.kernel, w.kernel), (3, 3)),
         ("stride", (h.stride, w.stride), (1, 1)),
@@ -120,32 +137,21 @@ def _check_algorithm(function, algorithm, weight, layer):
         ("dtype", weight.dtype.name, "float32"),
     ):
         if given != needed:
+            if algorithm == "auto":
+                return "direct"
             raise ValueError(
                 f"{function}: algorithm needs {name}={needed}, got {name}={given} "
                 "with algorithm='winograd'"
             )
+    outputs, channels, _, _ = weight.shape
+    if algorithm == "winograd" or _winograd_pays(channels, outputs // groups, h.out, w.out):
+        return "winograd"
+    return "direct"
 
 
-def _kernels(algorithm):
-    """The kernels of an algorithm other than "im2col"."""
-    kernels = _dispatch.kernels
+def _kernels_of(kernels, algorithm):
+    """Return the family of kernels that computes an algorithm other than "im2col"."""
     return kernels.winograd if algorithm == "winograd" else kernels.convolution
-
-
-def _winograd_pays(channels, outputs, height, width):
-    """Whether Winograd's algorithm is the faster one, by the layer's shape alone.
-
-    Channels are those of one group, height and width those of the output. Times of "direct" over
-    "winograd", forward, one image (and eight), filters transformed in the call:
-
-    - 16 -> 16 channels: 4x4 0.9 (1.5), 14x14 1.1 (1.7), 56x56 1.7 (2.0)
-    - 64 -> 64 channels: 4x4 1.1 (3.2), 14x14 2.0 (3.3), 56x56 2.9 (3.1)
-    - 512 -> 512 channels: 2x2 1.1 (1.2), 3x3 1.2 (2.2), 4x4 1.1 (2.6), 7x7 2.0 (3.5)
-    - 8 -> 8 channels: 0.8 to 1.1 at every size
-
-    The gradient for x follows within a tenth, that for weight is a little better.
-    """
-    return min(channels, outputs) >= 16 and min(height, width) >= 3
 
 
 def conv2d(
@@ -227,10 +233,17 @@ def conv2d(
     weight = _filters(function, weight)
     _validation.one_dtype(function, "x", x, "weight", weight)
     layer = _layer_of(function, x, weight, stride, padding, dilation, groups)
-    _check_algorithm(function, algorithm, weight, layer)
+    algorithm = _chosen(function, algorithm, weight, layer)
     bias = _bias(function, bias, weight)
     relu = activation == "relu"
     return _forward(function, x, single, weight, bias, layer, relu, algorithm, out)
+
+
+class _Packed(NamedTuple):
+    """The kernels of one family and CPU level, and a weight as they want it, or None."""
+
+    kernels: Any
+    weight: np.ndarray | None
 
 
 def _forward(function, x, single, weight, bias, layer, relu, algorithm, out, packed=None):
@@ -250,12 +263,13 @@ def _forward(function, x, single, weight, bias, layer, relu, algorithm, out, pac
     if algorithm == "im2col":
         _forward_im2col(function, x, weight, bias, result, layer, relu)
     elif y.size:
-        kernels = _kernels(algorithm) if packed is None else packed.kernels
+        if packed is None:
+            packed = _Packed(_kernels_of(_dispatch.kernels, algorithm), None)
         threads = _threads.threads_for(y.size * (weight.size // shape[1]))
         _validation.workspace(
             function,
-            kernels.forward(
-                x, weight, packed and packed.weight, bias, result, h, w, groups, relu, threads
+            packed.kernels.forward(
+                x, weight, packed.weight, bias, result, h, w, groups, relu, threads
             ),
         )
     return _validation.deliver(y, out)
@@ -284,13 +298,6 @@ def _forward_im2col(function, x, weight, bias, y, layer, relu):
             result += bias[:, None, None]
         if relu:
             np.maximum(result, 0, out=result)
-
-
-class _Packed(NamedTuple):
-    """A weight as the kernels of one CPU level want it, and these kernels."""
-
-    kernels: Any
-    weight: np.ndarray
 
 
 class Conv2dPlan:
@@ -350,28 +357,35 @@ class Conv2dPlan:
         weight = _filters(function, weight)
         self._channels = weight.shape[1] * integer(function, "groups", groups)
         self._window = stride, padding, dilation, groups
-        if input_size is None:  # check the rest on an image that every filter fits into
+        given = input_size is not None
+        if not given:  # check the rest on an image that every filter fits into
             spans = zip(pair(function, "dilation", dilation), weight.shape[2:], strict=True)
             input_size = tuple(d * (k - 1) + 1 for d, k in spans)
         size = pair(function, "input_size", input_size)
         layer = _layer(function, (1, self._channels, *size), weight.shape, *self._window)
-        _check_algorithm(function, algorithm, weight, layer)
+        algorithm = _chosen(function, algorithm, weight, layer)
         bias = _bias(function, bias, weight)
         self._weight = np.array(weight, weight.dtype.newbyteorder("="), order="C")
         self._bias = None if bias is None else np.array(bias, bias.dtype.newbyteorder("="))
         self._relu = activation == "relu"
-        self._packed = None
-        if self._algorithm != "im2col":
-            kernels = _kernels(algorithm)
-            size = weight.size
-            if algorithm == "winograd":
-                size = kernels.packed_size(weight.shape, groups)
-            packed = _validation.empty(function, (size,), weight.dtype.type)
-            threads = _threads.threads_for(weight.size)
-            _validation.workspace(
-                function, kernels.pack(self._weight, packed, self._window[-1], threads)
-            )
-            self._packed = _Packed(kernels, packed)
+        self._kernels = _dispatch.kernels
+        self._packed = {}
+        if given or self._algorithm != "auto":
+            self._prepared(algorithm)
+
+    def _prepared(self, algorithm):
+        """Return the weight as an algorithm wants it."""
+        if algorithm == "im2col":
+            return None
+        if algorithm not in self._packed:  # threads that meet here do the same thing twice
+            function = "Conv2dPlan"
+            kernels, groups = _kernels_of(self._kernels, algorithm), self._window[-1]
+            size = kernels.packed_size(self._weight.shape, groups)
+            packed = _validation.empty(function, (size,), self._weight.dtype.type)
+            threads = _threads.threads_for(size)
+            _validation.workspace(function, kernels.pack(self._weight, packed, groups, threads))
+            self._packed[algorithm] = _Packed(kernels, packed)
+        return self._packed[algorithm]
 
     def _is_of(self, weight, bias):
         """Whether the plan is that of these arrays as they are now."""
@@ -379,13 +393,6 @@ class Conv2dPlan:
         if bias is None or self._bias is None:
             return same and bias is self._bias
         return same and np.array_equal(self._bias, bias)
-
-    def _layer(self, x):
-        """Return x as a batch, whether it was one image, and the layer over it."""
-        function = "Conv2dPlan"
-        x, single = _validation.images(function, "x", x)
-        _validation.one_dtype(function, "x", x, "weight", self._weight)
-        return x, single, _layer_of(function, x, self._weight, *self._window)
 
     def __call__(self, x, out=None):
         """Return the convolution of x (N, C, H, W) or (C, H, W), in `out` if it is given.
@@ -407,10 +414,14 @@ class Conv2dPlan:
         ValueError, TypeError, MemoryError
             As `conv2d`.
         """
-        x, single, layer = self._layer(x)
+        function = "Conv2dPlan"
+        x, single = _validation.images(function, "x", x)
+        _validation.one_dtype(function, "x", x, "weight", self._weight)
+        layer = _layer_of(function, x, self._weight, *self._window)
+        algorithm = _chosen(function, self._algorithm, self._weight, layer)
         return _forward(
-            "Conv2dPlan", x, single, self._weight, self._bias, layer, self._relu,
-            self._algorithm, out, self._packed,
+            function, x, single, self._weight, self._bias, layer, self._relu, algorithm, out,
+            self._prepared(algorithm),
         )  # fmt: skip
 
     def _geometry(self, x_shape):
@@ -448,8 +459,9 @@ class Conv2dPlan:
         TypeError
             A size that is not an integer.
         """
-        self._geometry((self._channels, *pair("Conv2dPlan", "input_size", input_size)))
-        return "direct" if self._algorithm == "auto" else self._algorithm
+        function = "Conv2dPlan"
+        layer, _ = self._geometry((self._channels, *pair(function, "input_size", input_size)))
+        return _chosen(function, self._algorithm, self._weight, layer)
 
     def workspace_bytes(self, x_shape):
         """Return the memory that a call takes besides its input, its output and the plan.
@@ -471,13 +483,16 @@ class Conv2dPlan:
         TypeError
             A number that is not an integer.
         """
-        (h, w, groups), n = self._geometry(x_shape)
-        if self._algorithm == "im2col":
+        layer, n = self._geometry(x_shape)
+        h, w, groups = layer
+        algorithm = _chosen("Conv2dPlan", self._algorithm, self._weight, layer)
+        if algorithm == "im2col":
             return self._weight[0].size * groups * h.out * w.out * self._weight.itemsize
         if n == 0:
             return 0
         threads = _threads.threads_for(n * h.out * w.out * self._weight.size)
-        return self._packed.kernels.forward_workspace(n, self._weight, h, w, groups, threads)
+        kernels = _kernels_of(self._kernels, algorithm)
+        return kernels.forward_workspace(n, self._weight, h, w, groups, threads)
 
     def flops(self, x_shape):
         """Return the floating-point operations of the plain convolution, two per multiply-add.
@@ -576,7 +591,7 @@ def conv2d_backward(
     weight = _filters(function, weight)
     _validation.one_dtype(function, "x", x, "weight", weight)
     layer = _layer_of(function, x, weight, stride, padding, dilation, groups)
-    _check_algorithm(function, algorithm, weight, layer)
+    algorithm = _chosen(function, algorithm, weight, layer)
     h, w, _ = layer
     n, k = x.shape[0], weight.shape[0]
     grad_out = _validation.floats(
@@ -595,14 +610,14 @@ def conv2d_backward(
     if algorithm == "im2col":
         _backward_im2col(function, grad_out, x, weight, layer, **gradients)
     else:
-        kernels = _kernels(algorithm)
-        _backward_direct(function, kernels, grad_out, x, weight, layer, **gradients)
+        kernels = _kernels_of(_dispatch.kernels, algorithm)
+        _backward_kernels(function, kernels, grad_out, x, weight, layer, **gradients)
     if single and "x" in need:
         gradients["x"] = gradients["x"][0]
     return Conv2dGradients(**gradients)
 
 
-def _backward_direct(function, kernels, grad_out, x_in, weight_in, layer, x, weight, bias):
+def _backward_kernels(function, kernels, grad_out, x_in, weight_in, layer, x, weight, bias):
     h, w, groups = layer
     threads = _threads.threads_for(grad_out.size * weight_in[0].size)
     if not grad_out.size:  # an empty batch
