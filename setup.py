@@ -3,6 +3,7 @@
 import os
 import platform
 import sys
+from glob import glob
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
@@ -35,7 +36,7 @@ def extensions(level):
             f"slidedot._kernels.{name}{suffix}",
             [f"pyx/{name}.pyx"],
             include_dirs=["pyx"],
-            depends=["pyx/simd.h", "pyx/winograd.h"],
+            depends=glob("pyx/*.h"),
             extra_compile_args=COMPILE + OPENMP + march,
             extra_link_args=OPENMP + ([] if sys.platform == "darwin" else ["-s"]),
         )

@@ -9,36 +9,59 @@ from cython cimport floating
 from cython.parallel cimport prange
 from libc.string cimport memset
 
-from rows cimport add_row, fill_row
+from rows cimport count_inside, first_inside, give, take
+from simd cimport fill_run
 from views cimport Axis, View, axis, view
+
+
+cdef struct Inside:  # along an axis, the outputs low .. high whose tap lies inside the image
+    Py_ssize_t low, high, first  # and where output 0's would
+
+
+cdef inline Inside inside(const Axis *a, Py_ssize_t tap) noexcept nogil:
+    cdef Inside s
+    s.first = tap * a.dilation - a.before
+    s.high = count_inside(s.first, a.stride, a.size, a.out)
+    s.low = min(first_inside(s.first, a.stride), s.high)
+    return s
 
 
 cdef void im2col_plane(
     floating *cols, const floating *x, Py_ssize_t x_sh, Py_ssize_t x_sw, Axis *h, Axis *w
 ) noexcept nogil:
-    cdef Py_ssize_t i, j, oy, iy
+    cdef Py_ssize_t i, j, oy, count, jump = w.stride * x_sw
+    cdef Inside r, c
+    cdef const floating *pixels
     for i in range(h.kernel):
+        r = inside(h, i)
         for j in range(w.kernel):
-            for oy in range(h.out):
-                iy = oy * h.stride + i * h.dilation - h.before
-                # a row outside the image is one of no pixels
-                fill_row(cols, w.out, x + iy * x_sh, x_sw, w.size if 0 <= iy < h.size else 0,
-                         j * w.dilation - w.before, w.stride, <floating> 0)
-                cols += w.out
+            c = inside(w, j)
+            count = c.high - c.low
+            pixels = x + (c.first + c.low * w.stride) * x_sw
+            fill_run(cols, <floating> 0, r.low * w.out)
+            for oy in range(r.low, r.high):
+                if count < w.out:
+                    fill_run(cols + oy * w.out, <floating> 0, c.low)
+                    fill_run(cols + oy * w.out + c.high, <floating> 0, w.out - c.high)
+                take(cols + oy * w.out + c.low, count, pixels + (r.first + oy * h.stride) * x_sh,
+                     jump)
+            fill_run(cols + r.high * w.out, <floating> 0, (h.out - r.high) * w.out)
+            cols += h.out * w.out
 
 
 cdef void col2im_plane(
     floating *x, const floating *cols, Py_ssize_t cols_sr, Py_ssize_t cols_sp, Axis *h, Axis *w
 ) noexcept nogil:
-    cdef Py_ssize_t i, j, oy, iy
+    cdef Py_ssize_t i, j, oy
+    cdef Inside r, c
     memset(x, 0, h.size * w.size * sizeof(floating))
     for i in range(h.kernel):
+        r = inside(h, i)
         for j in range(w.kernel):
-            for oy in range(h.out):
-                iy = oy * h.stride + i * h.dilation - h.before
-                if 0 <= iy < h.size:
-                    add_row(x + iy * w.size, w.size, j * w.dilation - w.before, w.stride,
-                            cols + oy * w.out * cols_sp, cols_sp, w.out)
+            c = inside(w, j)
+            for oy in range(r.low, r.high):
+                give(x + (r.first + oy * h.stride) * w.size + c.first + c.low * w.stride, w.stride,
+                     cols + (oy * w.out + c.low) * cols_sp, cols_sp, c.high - c.low)
             cols += cols_sr
 
 

@@ -3,7 +3,7 @@
 # and then every tap of every window is a contiguous run.
 from cython cimport floating
 
-from simd cimport copy_evens, copy_run, fill_run
+from simd cimport add_evens, add_run, copy_evens, copy_run, fill_run
 from views cimport Axis
 
 
@@ -42,20 +42,41 @@ cdef inline Py_ssize_t count_inside(
     return min(size - first if step == 1 else (size - first - 1) // step + 1, count)
 
 
+cdef inline void take(
+    floating *row, Py_ssize_t count, const floating *pixels, Py_ssize_t jump
+) noexcept nogil:
+    """row[j] = pixels[j * jump]"""
+    cdef Py_ssize_t j
+    if jump == 1:
+        copy_run(row, pixels, count)
+    elif jump == 2:
+        copy_evens(row, pixels, count)
+    else:
+        for j in range(count):
+            row[j] = pixels[j * jump]
+
+
+cdef inline void give(
+    floating *pixels, Py_ssize_t step, const floating *row, Py_ssize_t jump, Py_ssize_t count
+) noexcept nogil:
+    """pixels[j * step] += row[j * jump]"""
+    cdef Py_ssize_t j
+    if step == 1 and jump == 1:
+        add_run(pixels, row, count)
+    elif step == 2 and jump == 1:
+        add_evens(pixels, row, count)
+    else:
+        for j in range(count):
+            pixels[j * step] += row[j * jump]
+
+
 cdef inline void fill_inside(
     floating *row, Py_ssize_t count, const floating *pixels, Py_ssize_t jump, Py_ssize_t low,
     Py_ssize_t high, floating outside,
 ) noexcept nogil:
     """row[j] = pixels[j * jump] for low <= j < high, `outside` elsewhere."""
-    cdef Py_ssize_t j
     fill_run(row, outside, low)
-    if jump == 1:
-        copy_run(row + low, pixels + low, high - low)
-    elif jump == 2:
-        copy_evens(row + low, pixels + 2 * low, high - low)
-    else:
-        for j in range(low, high):
-            row[j] = pixels[j * jump]
+    take(row + low, high - low, pixels + low * jump, jump)
     fill_run(row + high, outside, count - high)
 
 
@@ -67,20 +88,3 @@ cdef inline void fill_row(
     cdef Py_ssize_t high = count_inside(first, step, size, count)
     fill_inside(row, count, pixels + first * stride, step * stride,
                 min(first_inside(first, step), high), high, outside)
-
-
-cdef inline void add_row(
-    floating *pixels, Py_ssize_t size, Py_ssize_t first, Py_ssize_t step,
-    const floating *row, Py_ssize_t stride, Py_ssize_t count,
-) noexcept nogil:
-    """pixels[first + j * step] += row[j]: the adjoint of `fill_row`."""
-    cdef Py_ssize_t high = count_inside(first, step, size, count)
-    cdef Py_ssize_t low = min(first_inside(first, step), high)
-    cdef Py_ssize_t j
-    cdef floating *p = pixels + first
-    if step == 1 and stride == 1:
-        for j in range(low, high):
-            p[j] += row[j]
-    else:
-        for j in range(low, high):
-            p[j * step] += row[j * stride]

@@ -120,16 +120,8 @@ SD_INLINE void sd_prefetch(const void *from, ptrdiff_t bytes) {
     SD_ALL_VECTORS(F, 10, T, NAME) SD_ALL_VECTORS(F, 11, T, NAME) SD_ALL_VECTORS(F, 12, T, NAME)   \
     SD_ALL_VECTORS(F, 13, T, NAME) SD_ALL_VECTORS(F, 14, T, NAME)
 
-/* Lanes of two vectors, of 16, 8, 4 or 2 lanes: every second one, and what a step of a transpose
-   exchanges: blocks of 8, 4, 2 or 1. */
-#define SD_EVEN_OF_2 0, 2
-#define SD_EVEN_OF_4 0, 2, 4, 6
-#define SD_EVEN_OF_8 0, 2, 4, 6, 8, 10, 12, 14
-#define SD_EVEN_OF_16 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30
-#define SD_ODD_OF_2 1, 3
-#define SD_ODD_OF_4 1, 3, 5, 7
-#define SD_ODD_OF_8 1, 3, 5, 7, 9, 11, 13, 15
-#define SD_ODD_OF_16 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31
+/* Lanes of two vectors, of 16, 8, 4 or 2 lanes, that a step of a transpose exchanges: blocks of 8,
+   4, 2 or 1. */
 #define SD_LOW_1_OF_2 0, 2
 #define SD_HIGH_1_OF_2 1, 3
 #define SD_LOW_2_OF_4 0, 1, 4, 5
@@ -200,20 +192,6 @@ SD_INLINE void sd_prefetch(const void *from, ptrdiff_t bytes) {
                 memcpy(to + n - part, &v, part * sizeof(T));                                       \
                 return;                                                                            \
             }                                                                                      \
-    }                                                                                              \
-    SD_INLINE void NAME##_evens(T *to, const T *from, ptrdiff_t n) {                               \
-        ptrdiff_t i = 0;                                                                           \
-        for (; i + LANES < n; i += LANES) /* the last odd one lies before another even one */      \
-            NAME##_store(to + i, SD_SHUFFLE(MASK, NAME##_load(from + 2 * i),                       \
-                                            NAME##_load(from + 2 * i + LANES),                     \
-                                            SD_EVEN_OF_##LANES));                                  \
-        if (i) { /* from the odd one before the last LANES: none is read after the last */         \
-            from += 2 * (n - LANES) - 1;                                                           \
-            NAME##_store(to + n - LANES, SD_SHUFFLE(MASK, NAME##_load(from),                       \
-                                                    NAME##_load(from + LANES),                     \
-                                                    SD_ODD_OF_##LANES));                           \
-        } else                                                                                     \
-            for (; i < n; i++) to[i] = from[2 * i];                                                \
     }                                                                                              \
     SD_INLINE void NAME##_stage_moves(const int moves, T *strip, ptrdiff_t width, const T *b,      \
                                       const ptrdiff_t *off, ptrdiff_t terms, const ptrdiff_t *to,  \

@@ -12,8 +12,6 @@ cdef extern from "simd.h" nogil:
     void sd_double_copy(double *to, const double *values, Py_ssize_t count)
     void sd_float_fill(float *to, float value, Py_ssize_t count)
     void sd_double_fill(double *to, double value, Py_ssize_t count)
-    void sd_float_evens(float *to, const float *values, Py_ssize_t count)
-    void sd_double_evens(double *to, const double *values, Py_ssize_t count)
     void sd_prefetch(const void *memory, Py_ssize_t bytes)
     enum: SD_PEAK_VECTORS
     float sd_float_peak(Py_ssize_t rounds, float factor, float term)
@@ -88,6 +86,31 @@ cdef inline floating total_of(const floating *values, Py_ssize_t count) noexcept
         return sd_float_total(values, count)
     else:
         return sd_double_total(values, count)
+
+
+cdef extern from "lanes.h" nogil:
+    void sd_float_evens(float *to, const float *values, Py_ssize_t count)
+    void sd_double_evens(double *to, const double *values, Py_ssize_t count)
+    void sd_float_add(float *to, const float *values, Py_ssize_t count)
+    void sd_double_add(double *to, const double *values, Py_ssize_t count)
+    void sd_float_add_evens(float *to, const float *values, Py_ssize_t count)
+    void sd_double_add_evens(double *to, const double *values, Py_ssize_t count)
+
+
+cdef inline void add_run(floating *to, const floating *values, Py_ssize_t count) noexcept nogil:
+    """to[i] += values[i]"""
+    if floating is float:
+        sd_float_add(to, values, count)
+    else:
+        sd_double_add(to, values, count)
+
+
+cdef inline void add_evens(floating *to, const floating *values, Py_ssize_t count) noexcept nogil:
+    """to[2 * i] += values[i]"""
+    if floating is float:
+        sd_float_add_evens(to, values, count)
+    else:
+        sd_double_add_evens(to, values, count)
 
 
 cdef inline void copy_run(floating *to, const floating *values, Py_ssize_t count) noexcept nogil:
