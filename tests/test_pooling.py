@@ -24,7 +24,7 @@ from strategies import (
 )
 
 import slidedot as sd
-from slidedot import _threads, reference
+from slidedot import _dispatch, _threads, reference
 
 pytestmark = pytest.mark.usefixtures("level")
 
@@ -47,6 +47,12 @@ LARGE = {
     "whole plane": large((13, 41), (13, 41), 1),
     "one column": large((70, 1), (3, 1), (2, 1), padding=(1, 0)),
     "one row": large((1, 70), (1, 3), (1, 2), padding=(0, 1)),
+    # more than one block of columns, or band of rows
+    "2x2, wide": large((5, 1701), 2, 2),
+    "3x3 stride 1, wide": large((4, 1100), 3, 1, padding=1),
+    "3x3 stride 1, tall": large((230, 9), 3, 1, padding=1),
+    "5x5 stride 3, tall": large((401, 12), 5, 3, padding=2),
+    "far apart": large((70, 70), 3, 1, dilation=30),
 }
 EVERY_LARGE = pytest.mark.parametrize("call", LARGE.values(), ids=LARGE)
 #: How windows may lie on rows of any width: kernel, stride, padding, dilation.
@@ -172,7 +178,7 @@ def test_large(dtype, call):
 def test_every_row_width(dtype, kernel, stride, padding, dilation, numbers):
     span = dilation * (kernel - 1) + 1
     for width in range(max(span - 2 * padding, dilation), 41):
-        windows = Windows((span, width), kernel, stride, padding, dilation)
+        windows = Windows((2 * span + 1, width), kernel, stride, padding, dilation)
         call = PlaneCall(1, 3, windows)
         x = call.array(call.x_shape, dtype, numbers)
         y, argmax = pool(call, x, return_argmax=True)
@@ -186,7 +192,7 @@ def test_every_row_width(dtype, kernel, stride, padding, dilation, numbers):
 def test_a_nan_wins_from_every_place(dtype, kernel, stride, padding, dilation):
     span = dilation * (kernel - 1) + 1
     for width in range(max(span - 2 * padding, dilation), 41):
-        windows = Windows((span, width), kernel, stride, padding, dilation)
+        windows = Windows((2 * span + 1, width), kernel, stride, padding, dilation)
         # Plane c has its NaN in column c of the row that the window's middle tap lies on.
         call = PlaneCall(None, width, windows)
         x = call.array(call.x_shape, dtype, integers)
@@ -253,6 +259,17 @@ def test_places_beyond_int32(dtype):
     assert_same(argmax[0, 0], corners[:, np.newaxis] * 2**16 + corners)
 
 
+@given(call=plane_calls(pool_windows(), st.just(2)), numbers=st.sampled_from(NUMBERS))
+def test_wide_places_are_the_same(dtype, call, numbers):
+    # Only planes of over 2**31 pixels have int64 places; the kernel gives them for any.
+    x = np.ascontiguousarray(call.array(call.x_shape, dtype, numbers)).astype(dtype)
+    y, argmax = pool(call, x, return_argmax=True)
+    wide_y, wide = np.empty_like(y), np.empty(y.shape, np.int64)
+    assert _dispatch.kernels.pooling.max_forward(x, wide_y, wide, *call.windows.axes, 1)
+    assert_same(wide_y, y)
+    assert_same(wide, argmax.astype(np.int64))
+
+
 # ------------------------------------------------------------------------ the gradient
 
 
@@ -293,14 +310,32 @@ def test_the_gradient_is_adjoint_to_gathering(dtype, call):
     assert np.vdot(gather(x, places), grad_out) == np.vdot(x, grad)
 
 
-def test_a_non_finite_gradient_reaches_its_pixel(dtype):
-    x = reals(np.random.default_rng(0), (1, 2, 5, 40)).astype(dtype)
+@pytest.mark.parametrize("column", range(20))
+def test_a_non_finite_gradient_reaches_its_pixel(dtype, column):
+    x = reals(np.random.default_rng(0), (1, 2, 5, 41)).astype(dtype)
     _, argmax = sd.max_pool2d(x, 2, return_argmax=True)
     grad_out = np.ones(argmax.shape, dtype)
-    grad_out[0, 1, 1, 7] = np.nan
-    grad = sd.max_pool2d_backward(grad_out, argmax, (5, 40))
-    place = divmod(int(argmax[0, 1, 1, 7]), 40)
+    grad_out[0, 1, 1, column] = np.nan
+    grad = sd.max_pool2d_backward(grad_out, argmax, (5, 41))
+    place = divmod(int(argmax[0, 1, 1, column]), 41)
     assert np.argwhere(np.isnan(grad)).tolist() == [[0, 1, *place]]
+
+
+@pytest.mark.parametrize("column", range(20))
+def test_a_place_outside_its_window_is_kept(dtype, column):
+    # As by the sizes these are 2x2 windows, but one index says otherwise: of the whole plane.
+    argmax = (np.arange(2)[:, None] * 2 * 41 + np.arange(20) * 2).astype(np.int32)
+    argmax = np.stack([argmax] * 5)[None]  # planes: some with their gradients added in step
+    argmax[0, 3, 1, column] = 4 * 41 + 40
+    grad_out = integers(np.random.default_rng(0), argmax.shape).astype(dtype)
+    grad = sd.max_pool2d_backward(grad_out, argmax, (5, 41))
+    assert_same(grad, reference.max_pool2d_backward(grad_out, argmax, (5, 41)))
+
+
+def test_a_gradient_of_minus_zero_is_added_to_zero(dtype):
+    argmax = np.zeros((1, 1, 1, 20), np.int32) + 2 * np.arange(20, dtype=np.int32)
+    grad = sd.max_pool2d_backward(np.full(argmax.shape, -0.0, dtype), argmax, (2, 40))
+    assert_same_bits(grad, np.zeros((1, 1, 2, 40), dtype))
 
 
 # ------------------------------------------------------------------------ same bits

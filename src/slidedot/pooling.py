@@ -155,12 +155,10 @@ def max_pool2d_backward(grad_out, argmax, input_size, *, out=None):
     _validation.not_empty(function, "grad_out", grad_out)
     _validation.shape(function, "argmax", argmax, grad_out.shape)
     h, w = pair(function, "input_size", input_size)
-    if argmax.size:
-        for index in (argmax.min(), argmax.max()):
-            if not 0 <= int(index) < h * w:
-                raise IndexError(
-                    f"{function}: argmax must be in [0, {h} * {w}), got argmax={index}"
-                )
+    unsigned = argmax.view(f"{argmax.dtype.byteorder}u{argmax.itemsize}")  # below 0 becomes huge
+    if argmax.size and int(unsigned.max()) >= h * w:
+        wrong = argmax.min() if argmax.min() < 0 else argmax.max()
+        raise IndexError(f"{function}: argmax must be in [0, {h} * {w}), got argmax={wrong}")
     shape = (*grad_out.shape[:-2], h, w)
     x = _validation.output(
         function, out, shape, grad_out.dtype.type, grad_out=grad_out, argmax=argmax

@@ -1,0 +1,205 @@
+/* Maxima across a row of windows, then down its rows, with the place of each. */
+#ifndef SLIDEDOT_POOLING_H
+#define SLIDEDOT_POOLING_H
+
+#include <stdint.h>
+
+#include "lanes.h"
+
+/* A place is a number within the window, as wide as a pixel, so that one mask picks both. */
+#define SD_DEFINE_MAX(T, NAME, VEC, MASK, LANES, PLACE)                                            \
+    typedef PLACE NAME##_places __attribute__((vector_size(SD_VECTOR_BYTES)));                     \
+    typedef int32_t NAME##_indices __attribute__((vector_size(LANES * 4)));                        \
+                                                                                                   \
+    SD_INLINE NAME##_places NAME##_load_places(const PLACE *p) {                                   \
+        NAME##_places v;                                                                           \
+        memcpy(&v, p, sizeof v);                                                                   \
+        return v;                                                                                  \
+    }                                                                                              \
+    /* `best` and `place` become v and p where v is greater, or the first NaN. */                  \
+    SD_INLINE void NAME##_challenge(const int want, VEC *best, NAME##_places *place, VEC v,        \
+                                    NAME##_places p) {                                             \
+        MASK wins = ~(v <= *best) & (*best == *best);                                              \
+        *best = (VEC)((wins & (MASK)v) | (~wins & (MASK)*best));                                   \
+        if (want) *place = (NAME##_places)((wins & (MASK)p) | (~wins & (MASK)*place));             \
+    }                                                                                              \
+    /* A vector of results, or `count` lanes of it where that is less. */                          \
+    SD_INLINE void NAME##_put(const int want, T *y, int32_t *argmax, VEC best,                     \
+                              NAME##_places place, ptrdiff_t count) {                              \
+        NAME##_indices index = __builtin_convertvector(place, NAME##_indices);                     \
+        if (count >= LANES) {                                                                      \
+            NAME##_store(y, best);                                                                 \
+            if (want) memcpy(argmax, &index, sizeof index);                                        \
+        } else {                                                                                   \
+            T values[LANES];                                                                       \
+            float indices[LANES];                                                                  \
+            NAME##_store(values, best);                                                            \
+            memcpy(indices, &index, sizeof index);                                                 \
+            NAME##_copy(y, values, count);                                                         \
+            if (want) sd_float_copy((float *)argmax, indices, count);                              \
+        }                                                                                          \
+    }                                                                                              \
+    SD_INLINE NAME##_places NAME##_ramp(PLACE first, PLACE step) {                                 \
+        NAME##_places ramp;                                                                        \
+        for (int l = 0; l < LANES; l++) ramp[l] = first + l * step;                                \
+        return ramp;                                                                               \
+    }                                                                                              \
+                                                                                                   \
+    SD_INLINE void NAME##_quads_body(                                                              \
+        const int want, T *y, int32_t *argmax, ptrdiff_t y_pitch, ptrdiff_t rows, const T *x,      \
+        ptrdiff_t x_pitch, PLACE unit, PLACE first, ptrdiff_t count) {                             \
+        NAME##_places ramp = NAME##_ramp(first, 2);                                                \
+        for (; rows > 0; rows--, y += y_pitch, x += 2 * x_pitch, ramp += 2 * unit) {               \
+            for (ptrdiff_t o = 0; o < count; o += LANES) {                                         \
+                if (o > 0 && o > count - LANES) o = count - LANES;                                 \
+                const T *row = x + 2 * o;                                                          \
+                VEC best = NAME##_mixed(2, row, 0);                                                \
+                NAME##_places place = {0}, zero = {0};                                             \
+                NAME##_challenge(want, &best, &place, NAME##_mixed(2, row, 1), zero + 1);          \
+                row += x_pitch;                                                                    \
+                NAME##_challenge(want, &best, &place, NAME##_mixed(2, row, 0), zero + unit);       \
+                NAME##_challenge(want, &best, &place, NAME##_mixed(2, row, 1), zero + unit + 1);   \
+                place = (NAME##_places)NAME##_sorted(2, (VEC)place) + ramp + (PLACE)(2 * o);       \
+                NAME##_put(want, y + o, argmax + o, NAME##_sorted(2, best), place, count);         \
+            }                                                                                      \
+            if (want) argmax += y_pitch;                                                           \
+        }                                                                                          \
+    }                                                                                              \
+    /* 2x2 windows of stride 2: y[o], and argmax[o], unless NULL, its index, where `unit` is how   \
+       far rows are apart; for each of `rows`. */                                                  \
+    static void NAME##_quads(T *y, int32_t *argmax, ptrdiff_t y_pitch, ptrdiff_t rows,             \
+                             const T *x, ptrdiff_t x_pitch, PLACE unit, PLACE first,               \
+                             ptrdiff_t count) {                                                    \
+        if (argmax)                                                                                \
+            NAME##_quads_body(1, y, argmax, y_pitch, rows, x, x_pitch, unit, first, count);        \
+        else                                                                                       \
+            NAME##_quads_body(0, y, argmax, y_pitch, rows, x, x_pitch, unit, first, count);        \
+    }                                                                                              \
+                                                                                                   \
+    /* The gradient of `quads`: each value to its place in its window, zeros beside it. Returns    \
+       whether all places lie in their windows; if not, what was written is of no use. */          \
+    static int NAME##_unquads(T *x, ptrdiff_t x_pitch, const T *g, const int32_t *argmax,          \
+                              ptrdiff_t g_pitch, ptrdiff_t rows, ptrdiff_t count) {                \
+        NAME##_places ramp = NAME##_ramp(0, 2);                                                    \
+        MASK outside = {0};                                                                        \
+        if (count < LANES) return 0;                                                               \
+        for (; rows > 0; rows--, g += g_pitch, argmax += g_pitch, x += 2 * x_pitch) {              \
+            for (ptrdiff_t o = 0; o < count; o += LANES) {                                         \
+                if (o > count - LANES) o = count - LANES;                                          \
+                NAME##_indices index;                                                              \
+                memcpy(&index, argmax + o, sizeof index);                                          \
+                NAME##_places place = __builtin_convertvector(index, NAME##_places) - ramp;        \
+                MASK value = (MASK)NAME##_load(g + o), any = {0};                                  \
+                place -= (PLACE)(2 * o);                                                           \
+                SD_UNROLL for (int i = 0; i < 2; i++) {                                            \
+                    MASK left = place == (PLACE)(i * x_pitch);                                     \
+                    MASK right = place == (PLACE)(i * x_pitch + 1);                                \
+                    VEC l = (VEC)(value & left) + 0, r = (VEC)(value & right) + 0; /* no -0 */     \
+                    NAME##_zip(l, r, &l, &r);                                                      \
+                    NAME##_store(x + i * x_pitch + 2 * o, l);                                      \
+                    NAME##_store(x + i * x_pitch + 2 * o + LANES, r);                              \
+                    any |= left | right;                                                           \
+                }                                                                                  \
+                outside |= ~any;                                                                   \
+            }                                                                                      \
+            ramp += 2 * (PLACE)x_pitch;                                                            \
+        }                                                                                          \
+        long long found = 0, part[SD_VECTOR_BYTES / 8];                                            \
+        memcpy(part, &outside, sizeof part);                                                       \
+        for (unsigned l = 0; l < SD_VECTOR_BYTES / 8; l++) found |= part[l];                       \
+        return found == 0;                                                                         \
+    }                                                                                              \
+                                                                                                   \
+    SD_INLINE void NAME##_across_body(                                                             \
+        const int want, const int step, const int fixed, T *m, PLACE *a, ptrdiff_t pitch,          \
+        ptrdiff_t rows, const PLACE *start, const T *x, ptrdiff_t x_pitch, const ptrdiff_t *off,   \
+        ptrdiff_t taps, PLACE unit) {                                                              \
+        for (; rows > 0; rows--, m += pitch, a += want ? pitch : 0, x += x_pitch)                  \
+            for (ptrdiff_t o = 0; o < pitch; o += LANES) {                                         \
+                const T *row = x + o * step;                                                       \
+                VEC best = NAME##_tap(step, row + (fixed ? 0 : off[0]), 0);                        \
+                NAME##_places place = {0}, number = {0};                                           \
+                if (want) place = NAME##_load_places(start + o);                                   \
+                SD_UNROLL for (int j = 1; j < fixed; j++)                                          \
+                    NAME##_challenge(want, &best, &place, NAME##_tap(step, row, j),                \
+                                     number += unit);                                              \
+                for (ptrdiff_t j = 1; !fixed && j < taps; j++)                                     \
+                    NAME##_challenge(want, &best, &place, NAME##_tap(step, row + off[j], 0),       \
+                                     number += unit);                                              \
+                NAME##_store(m + o, best);                                                         \
+                if (want) memcpy(a + o, &place, sizeof place);                                     \
+            }                                                                                      \
+    }                                                                                              \
+    /* m[o] = the maximum over j < taps of x[off[j] + o * step], and a[o], unless NULL, its place: \
+       j * unit, or start[o] where no tap is greater than the first; for each of `rows`, which     \
+       are `pitch`, whole vectors, long. `fixed` = taps says that off[j] = j; else it is 0. */     \
+    static void NAME##_across(int step, int fixed, T *m, PLACE *a, ptrdiff_t pitch,                \
+                              ptrdiff_t rows, const PLACE *start, const T *x, ptrdiff_t x_pitch,   \
+                              const ptrdiff_t *off, ptrdiff_t taps, PLACE unit) {                  \
+        switch ((a != NULL) * 16 + step * 4 + fixed) {                                             \
+            SD_ACROSS(0, 1, 0, NAME) SD_ACROSS(0, 1, 2, NAME) SD_ACROSS(0, 1, 3, NAME)             \
+            SD_ACROSS(0, 2, 0, NAME) SD_ACROSS(0, 2, 2, NAME) SD_ACROSS(0, 2, 3, NAME)             \
+            SD_ACROSS(1, 1, 0, NAME) SD_ACROSS(1, 1, 2, NAME) SD_ACROSS(1, 1, 3, NAME)             \
+            SD_ACROSS(1, 2, 0, NAME) SD_ACROSS(1, 2, 2, NAME) SD_ACROSS(1, 2, 3, NAME)             \
+        }                                                                                          \
+    }                                                                                              \
+                                                                                                   \
+    SD_INLINE void NAME##_down_body(                                                               \
+        const int want, const int fixed, T *y, int32_t *argmax, ptrdiff_t y_pitch, ptrdiff_t rows, \
+        const T *m, const PLACE *a, ptrdiff_t row_pitch, ptrdiff_t pitch, ptrdiff_t taps,          \
+        PLACE unit, PLACE first, PLACE row_step, PLACE step, ptrdiff_t count) {                    \
+        NAME##_places ramp = NAME##_ramp(first, step);                                             \
+        for (; rows > 0; rows--, y += y_pitch, m += row_pitch, ramp += row_step) {                 \
+            for (ptrdiff_t o = 0; o < count; o += LANES) {                                         \
+                if (o > 0 && o > count - LANES) o = count - LANES;                                 \
+                const T *tap = m + o;                                                              \
+                const PLACE *tap_place = a + (want ? o : 0);                                       \
+                VEC best = NAME##_load(tap);                                                       \
+                NAME##_places place = {0}, p = {0}, row = {0};                                     \
+                if (want) place = NAME##_load_places(tap_place);                                   \
+                for (ptrdiff_t i = 1; i < (fixed ? fixed : taps); i++) {                           \
+                    tap += pitch;                                                                  \
+                    row += unit;                                                                   \
+                    if (want) p = NAME##_load_places(tap_place += pitch) + row;                    \
+                    NAME##_challenge(want, &best, &place, NAME##_load(tap), p);                    \
+                }                                                                                  \
+                place += ramp + (PLACE)(o * step);                                                 \
+                NAME##_put(want, y + o, argmax + o, best, place, count);                           \
+            }                                                                                      \
+            if (want) argmax += y_pitch, a += row_pitch;                                           \
+        }                                                                                          \
+    }                                                                                              \
+    /* y[o] = the maximum over i < taps of m[i * pitch + o], and argmax[o], unless a is NULL, its  \
+       index first + o * step + i * unit + its place; for each of `rows`. */                       \
+    static void NAME##_down(T *y, int32_t *argmax, ptrdiff_t y_pitch, ptrdiff_t rows, const T *m,  \
+                            const PLACE *a, ptrdiff_t row_pitch, ptrdiff_t pitch, ptrdiff_t taps,  \
+                            PLACE unit, PLACE first, PLACE row_step, PLACE step,                   \
+                            ptrdiff_t count) {                                                     \
+        switch ((a != NULL) * 4 + (taps == 2 || taps == 3 ? (int)taps : 0)) {                      \
+            SD_DOWN(0, 0, NAME) SD_DOWN(0, 2, NAME) SD_DOWN(0, 3, NAME)                            \
+            SD_DOWN(1, 0, NAME) SD_DOWN(1, 2, NAME) SD_DOWN(1, 3, NAME)                            \
+        }                                                                                          \
+    }
+#define SD_ACROSS(WANT, STEP, FIXED, NAME)                                                         \
+    case WANT * 16 + STEP * 4 + FIXED:                                                             \
+        NAME##_across_body(WANT, STEP, FIXED, m, a, pitch, rows, start, x, x_pitch, off, taps,     \
+                           unit);                                                                  \
+        break;
+#define SD_DOWN(WANT, FIXED, NAME)                                                                 \
+    case WANT * 4 + FIXED:                                                                         \
+        NAME##_down_body(WANT, FIXED, y, argmax, y_pitch, rows, m, a, row_pitch, pitch, taps,      \
+                         unit, first, row_step, step, count);                                      \
+        break;
+
+#if SD_VECTOR_BYTES == 64
+SD_DEFINE_MAX(float, sd_float, sd_floats, sd_mask32, 16, uint32_t)
+SD_DEFINE_MAX(double, sd_double, sd_doubles, sd_mask64, 8, uint64_t)
+#elif SD_VECTOR_BYTES == 32
+SD_DEFINE_MAX(float, sd_float, sd_floats, sd_mask32, 8, uint32_t)
+SD_DEFINE_MAX(double, sd_double, sd_doubles, sd_mask64, 4, uint64_t)
+#else
+SD_DEFINE_MAX(float, sd_float, sd_floats, sd_mask32, 4, uint32_t)
+SD_DEFINE_MAX(double, sd_double, sd_doubles, sd_mask64, 2, uint64_t)
+#endif
+
+#endif
