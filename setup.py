@@ -8,7 +8,7 @@ from glob import glob
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-KERNELS = ["convolution", "winograd", "columns", "pooling", "tile"]
+KERNELS = ["convolution", "winograd", "depthwise", "columns", "pooling", "tile"]
 X86_LEVELS = ["x86-64-v4", "x86-64-v3", "x86-64-v2"]  # as in slidedot/_dispatch.py
 
 

@@ -83,6 +83,14 @@ def run(at_end, dtype):
             assert np.allclose(out, y, atol=1e-3)
             sd.conv2d_backward(out, x, weight, **how)
             del how["algorithm"]
+        filters = guarded(rng.standard_normal((channels, 1, kh, kw)).astype(dtype))
+        how["groups"] = channels
+        y = sd.conv2d(x, filters, **how)
+        out = guarded(np.zeros_like(y))
+        sd.conv2d(x, filters, out=out, **how)
+        assert np.array_equal(out, y)
+        sd.conv2d_backward(out, x, filters, **how)
+        del how["groups"]
         cols = sd.im2col(x, (kh, kw), **how)
         out = guarded(np.zeros_like(cols))
         sd.im2col(x, (kh, kw), out=out, **how)

@@ -11,15 +11,15 @@ from .shapes import POOLINGS, normal
 
 
 class MaxPool2d:
-    params = (tuple(POOLINGS), ("slidedot", "torch"))
+    params = (tuple(POOLINGS), ("slidedot", "torch", "torch, channels last"))
     param_names = ("layer", "by")
 
     def setup(self, layer, by):
         shape = POOLINGS[layer]
         x, grad_out = map(normal, (shape.x, shape.y))
-        if by == "torch":
-            torch = peers.installed(peers.torch)
-            x, grad_out = map(torch.from_numpy, (x, grad_out))
+        if by != "slidedot":
+            x, grad_out = peers.lay_out(by, x, grad_out)
+            torch = peers.torch
             windows = [shape.kernel] * 2, [shape.stride] * 2, [shape.padding] * 2, [1, 1], False
             self.argmax = partial(torch.ops.aten.max_pool2d_with_indices, x, *windows)
             self.forward = partial(torch.nn.functional.max_pool2d, x, *windows)

@@ -53,13 +53,34 @@ CONVOLUTIONS = {
 
 WINOGRAD = ("vgg-2", "vgg-9", "resnet-3x3", "resnet-last")  # 3x3 with stride 1
 
+#: One filter per channel.
+DEPTHWISE = {
+    "mobilenet-56": Layer(1, 256, 56, 256, 3, padding=1),
+    "mobilenet-56-batch": Layer(8, 64, 56, 64, 3, padding=1),
+    "mobilenet-14": Layer(1, 512, 14, 512, 3, padding=1),
+    "mobilenet-down": Layer(8, 144, 56, 144, 3, stride=2, padding=1),
+    "efficientnet-5x5": Layer(1, 96, 112, 96, 5, padding=2),
+    "convnext-7x7": Layer(1, 384, 27, 384, 7, padding=3),
+}
+
 COLUMNS = {name: CONVOLUTIONS[name] for name in ("lenet-2", "vgg-2", "resnet-stem", "resnet-down")}
+COLUMNS |= {
+    "resnet-3x3": CONVOLUTIONS["resnet-3x3"],
+    "resnet-stem-batch": Layer(4, 3, 224, 64, 7, stride=2, padding=3),
+    "cifar-5x5": Layer(64, 3, 32, 32, 5, padding=2),
+}
 
 POOLINGS = {
     "lenet": Layer(128, 6, 28, 0, 2, stride=2),
     "vgg": Layer(1, 64, 224, 0, 2, stride=2),
     "resnet": Layer(8, 64, 112, 0, 3, stride=2, padding=1),
     "inception": Layer(8, 64, 28, 0, 3, padding=1),
+    "inception-56": Layer(8, 64, 56, 0, 3, padding=1),
+    "vgg-batch": Layer(8, 64, 112, 0, 2, stride=2),
+    "alexnet-batch": Layer(8, 64, 112, 0, 3, stride=2),
+    "5x5": Layer(8, 32, 64, 0, 5, padding=2),
+    "spp": Layer(1, 512, 13, 0, 13, padding=6),
+    "photo": Layer(1, 16, 1224, 0, 2, stride=2),
 }
 
 

@@ -12,7 +12,7 @@ from slidedot.geometry import shown
 #: Best first. "baseline" is the only one where the CPU has no x86-64 levels.
 LEVELS = ("x86-64-v4", "x86-64-v3", "x86-64-v2", "baseline")
 
-FAMILIES = ("convolution", "winograd", "columns", "pooling", "tile")
+FAMILIES = ("convolution", "winograd", "depthwise", "columns", "pooling", "tile")
 
 
 class Kernels(NamedTuple):
@@ -21,6 +21,7 @@ class Kernels(NamedTuple):
     level: str
     convolution: Any
     winograd: Any
+    depthwise: Any
     columns: Any
     pooling: Any
     tile: Any

@@ -149,9 +149,13 @@ def _chosen(function, algorithm, weight, layer):
     return "direct"
 
 
-def _kernels_of(kernels, algorithm):
-    """Return the family of kernels that computes an algorithm other than "im2col"."""
-    return kernels.winograd if algorithm == "winograd" else kernels.convolution
+def _kernels_of(kernels, algorithm, weight, groups):
+    """Return the family of kernels that computes an algorithm other than "im2col"; one filter per
+    channel has its own."""
+    if algorithm == "winograd":
+        return kernels.winograd
+    depthwise = groups == weight.shape[0] > 1 == weight.shape[1]
+    return kernels.depthwise if depthwise else kernels.convolution
 
 
 def conv2d(
@@ -264,7 +268,7 @@ def _forward(function, x, single, weight, bias, layer, relu, algorithm, out, pac
         _forward_im2col(function, x, weight, bias, result, layer, relu)
     elif y.size:
         if packed is None:
-            packed = _Packed(_kernels_of(_dispatch.kernels, algorithm), None)
+            packed = _Packed(_kernels_of(_dispatch.kernels, algorithm, weight, layer.groups), None)
         threads = _threads.threads_for(y.size * (weight.size // shape[1]))
         _validation.workspace(
             function,
@@ -379,7 +383,8 @@ class Conv2dPlan:
             return None
         if algorithm not in self._packed:  # threads that meet here do the same thing twice
             function = "Conv2dPlan"
-            kernels, groups = _kernels_of(self._kernels, algorithm), self._window[-1]
+            groups = self._window[-1]
+            kernels = _kernels_of(self._kernels, algorithm, self._weight, groups)
             size = kernels.packed_size(self._weight.shape, groups)
             packed = _validation.empty(function, (size,), self._weight.dtype.type)
             threads = _threads.threads_for(size)
@@ -491,7 +496,7 @@ class Conv2dPlan:
         if n == 0:
             return 0
         threads = _threads.threads_for(n * h.out * w.out * self._weight.size)
-        kernels = _kernels_of(self._kernels, algorithm)
+        kernels = _kernels_of(self._kernels, algorithm, self._weight, groups)
         return kernels.forward_workspace(n, self._weight, h, w, groups, threads)
 
     def flops(self, x_shape):
@@ -610,7 +615,7 @@ def conv2d_backward(
     if algorithm == "im2col":
         _backward_im2col(function, grad_out, x, weight, layer, **gradients)
     else:
-        kernels = _kernels_of(_dispatch.kernels, algorithm)
+        kernels = _kernels_of(_dispatch.kernels, algorithm, weight, layer.groups)
         _backward_kernels(function, kernels, grad_out, x, weight, layer, **gradients)
     if single and "x" in need:
         gradients["x"] = gradients["x"][0]
@@ -626,9 +631,10 @@ def _backward_kernels(function, kernels, grad_out, x_in, weight_in, layer, x, we
                 gradient.fill(0)
         return
     if x is not None:
-        _validation.workspace(
-            function, kernels.gradient_x(grad_out, weight_in, x, h, w, groups, threads)
-        )
+        gradient_x = kernels.gradient_x
+        if max(h.stride, w.stride) > 2:  # whose gaps the depthwise one would fill with zeros
+            gradient_x = _dispatch.kernels.convolution.gradient_x
+        _validation.workspace(function, gradient_x(grad_out, weight_in, x, h, w, groups, threads))
     if weight is not None:
         _validation.workspace(
             function, kernels.gradient_weight(grad_out, x_in, weight, h, w, groups, threads)
