@@ -11,7 +11,7 @@ from .shapes import CONVOLUTIONS, normal
 
 
 class Conv2d:
-    params = (tuple(CONVOLUTIONS), ("auto", "im2col", "torch"))
+    params = (tuple(CONVOLUTIONS), ("auto", "direct", "im2col", "torch"))
     param_names = ("layer", "by")
 
     def setup(self, layer, by):
@@ -44,6 +44,25 @@ class Conv2d:
 
     def time_gradient_weight_bias(self, layer, by):
         self.gradient_weight()
+
+
+class Plan:
+    params = (tuple(CONVOLUTIONS),)
+    param_names = ("layer",)
+
+    def setup(self, layer):
+        shape = CONVOLUTIONS[layer]
+        self.x, weight, bias = map(normal, (shape.x, shape.weight, shape.filters))
+        how = {"stride": shape.stride, "padding": shape.padding}
+        self.plan = sd.Conv2dPlan(weight, bias, input_size=shape.size, **how)
+
+    def time_call(self, layer):
+        self.plan(self.x)
+
+    def track_workspace(self, layer):
+        return self.plan.workspace_bytes(self.x.shape)
+
+    track_workspace.unit = "bytes"
 
 
 class LargeImage:
