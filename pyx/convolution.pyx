@@ -404,6 +404,8 @@ cdef void gather_strip(
     cdef const floating *add = NULL
     cdef bint whole
     count = next_strip(runs, job, band, pixels)
+    if count == 0:
+        return  # it lies between two rows
     if job.staged:
         stage_strip(strip, packed, job, off, terms, runs, count)
         b, off = strip, job.steps
