@@ -3,12 +3,18 @@
     pip install ".[compare]"
     python asv_bench/compare.py                          # forward, one thread
     python asv_bench/compare.py --backward --layers vgg  # the gradients, layers named vgg
+    python asv_bench/compare.py --depthwise              # a filter per channel, all directions
+    python asv_bench/compare.py --pool                   # max pooling and its gradient
+    python asv_bench/compare.py --columns                # im2col and col2im
+    python asv_bench/compare.py --algorithms             # slidedot's own beside each other
     python asv_bench/compare.py --markdown --chart speed.png
 
 Each round gives every contender a turn, so that what else the machine does hits all alike; the
 shortest call counts. A contender prepares its weights beforehand where its library has a place for
 that (a session, a compiled model, a plan), else within each call. Rates count the multiply-adds of
-the plain convolution, twice, whatever the algorithm does: Winograd may exceed the peak.
+the plain convolution, twice, whatever the algorithm does: Winograd may exceed the peak. Pooling and
+columns count the bytes of input and output, once each and without the places of the maxima: what
+stays in a cache may exceed the memory's rate.
 """
 
 import argparse
@@ -18,7 +24,6 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable
 from datetime import date
 from functools import partial
 from importlib.metadata import version
@@ -27,79 +32,43 @@ from typing import NamedTuple
 
 import numpy as np
 from benchmarks.shapes import Layer
-from contenders import FLOAT32_ONLY, Arrays, slidedot_contenders, slidedot_layer, torch_contenders
-
-LAYERS = {
-    "vgg-1-n4": Layer(4, 3, 224, 64, 3, padding=1),
-    "vgg-2": Layer(1, 64, 224, 64, 3, padding=1),
-    "vgg-4": Layer(1, 128, 112, 128, 3, padding=1),
-    "vgg-6": Layer(1, 256, 56, 256, 3, padding=1),
-    "vgg-9": Layer(1, 512, 28, 512, 3, padding=1),
-    "vgg-11": Layer(1, 512, 14, 512, 3, padding=1),
-    "resnet-stem-n4": Layer(4, 3, 224, 64, 7, stride=2, padding=3),
-    "resnet-3x3": Layer(8, 64, 56, 64, 3, padding=1),
-    "resnet-1x1": Layer(8, 64, 56, 256, 1),
-    "resnet-down": Layer(8, 128, 56, 128, 3, stride=2, padding=1),
-    "resnet-1x1-late": Layer(8, 256, 14, 1024, 1),
-    "resnet-last": Layer(8, 512, 7, 512, 3, padding=1),
-    "lenet-1": Layer(128, 1, 28, 6, 5, padding=2),
-    "lenet-2": Layer(128, 6, 14, 16, 5),
-    "cifar-5x5": Layer(64, 3, 32, 32, 5, padding=2),
-    "cs231n": Layer(100, 3, 31, 25, 3, stride=2, padding=1),
-    "alexnet-1": Layer(8, 3, 227, 96, 11, stride=4),
-}
+from contenders import FLOAT32_ONLY, Arrays
+from families import FAMILIES, FLOPS, Family
 
 ROUNDS = 7
 SETTLE = 0.01  # seconds between turns, in which threads that wait by spinning fall asleep
+PEAK_SECONDS = 0.2  # for the peak, before and after the layers
 
 #: A larger error, relative to the largest result, means another computation: float16, or a mistake.
 TOLERANCE = {"float32": 1e-4, "float64": 1e-12}
 
 
-class Family(NamedTuple):
-    """A table. By library, a function of (settings) that imports it and returns its contenders;
-    ``exact(layer, arrays)``, with arrays of float64, is a contender's ``prepare``."""
-
-    title: str
-    libraries: dict
-    exact: Callable
-
-
-def convolution(title, need=(), others=()):
-    """The lecture's matrix product, which shares no kernel with conv2d, is the exact result."""
-    own = {"slidedot": slidedot_contenders, "torch": torch_contenders}
-    libraries = {name: partial(contenders, need=need) for name, contenders in own.items()}
-    exact = partial(slidedot_layer, need=need, algorithm="im2col")
-    return Family(title, {**libraries, **dict(others)}, exact)
-
-
-FORWARD = [convolution("Forward", others=FLOAT32_ONLY)]
-BACKWARD = [
-    convolution("Gradient for x", need=("x",)),
-    convolution("Gradient for weight and bias", need=("weight", "bias")),
-]
-
-
 # Measuring
 
 
-class Measured(NamedTuple):
-    """A layer's seconds and errors, by contender."""
+def fastest(rates):
+    """Return the largest rate that is one, NaN where there is none."""
+    return max((rate for rate in rates if not math.isnan(rate)), default=math.nan)
 
-    layer: str
+
+class Measured(NamedTuple):
+    """A layer, its work in GFLOP or GB, and by contender the seconds and errors: NaN where the
+    contender does not serve it."""
+
+    name: str
+    layer: Layer
+    work: float
     seconds: dict
     errors: dict
 
     def rate(self, contender):
-        """GFLOP/s; both gradients have as many multiply-adds as the forward pass."""
-        layer = LAYERS[self.layer]
-        work = 2e-9 * math.prod(layer.y) * math.prod(layer.weight[1:])
-        return work / self.seconds.get(contender, math.nan)
+        """GFLOP/s or GB/s."""
+        return self.work / self.seconds.get(contender, math.nan)
 
     def best_peer(self, besides=()):
-        """GFLOP/s of the fastest, NaN where there is none."""
+        """The fastest one's rate, NaN where there is none."""
         peers = (c for c in self.seconds if not c.startswith("slidedot") and c not in besides)
-        return max(map(self.rate, peers), default=math.nan)
+        return fastest(map(self.rate, peers))
 
 
 def contenders(family, settings):
@@ -134,8 +103,9 @@ def shortest(calls, seconds, rounds=ROUNDS):
 
 def measure(name, family, field, settings):
     """Check and time a layer."""
-    layer, rng = LAYERS[name], np.random.default_rng(0)
-    shapes = layer.x, layer.weight, layer.filters, layer.y
+    layer, rng = family.layers[name], np.random.default_rng(0)
+    output = getattr(layer, family.output)
+    shapes = layer.x, layer.weight, layer.filters, output
     arrays = Arrays(*(rng.standard_normal(shape).astype(settings.dtype) for shape in shapes))
 
     def run(prepare, arrays):
@@ -143,18 +113,26 @@ def measure(name, family, field, settings):
         return call, results(call())
 
     _, exact = run(family.exact, Arrays(*(array.astype(np.float64) for array in arrays)))
-    calls, errors = {}, {}
-    for contender, prepare in field:
+    tolerance = TOLERANCE[settings.dtype] if family.tolerance is None else family.tolerance
+    calls, errors = {}, dict.fromkeys([c.name for c in field], math.nan)
+    for contender, prepare in ((c.name, c.prepare) for c in field if c.serves(layer)):
         calls[contender], results = run(prepare, arrays)
         errors[contender] = max(
             np.abs(r - e).max() / np.abs(e).max() for r, e in zip(results, exact, strict=True)
         )
-        if not errors[contender] <= TOLERANCE[settings.dtype]:
+        if not errors[contender] <= tolerance:
             sys.exit(f"{contender} computes {name} wrongly: its error is {errors[contender]}")
-    return Measured(name, shortest(calls, settings.seconds), errors)
+    work = family.rate.work(layer, output, arrays.x.itemsize) / 1e9
+    seconds = dict.fromkeys(errors, math.nan) | shortest(calls, settings.seconds)
+    return Measured(name, layer, work, seconds, errors)
 
 
 # Reporting
+
+
+class Table(NamedTuple):
+    family: Family
+    measured: list
 
 
 class Column(NamedTuple):
@@ -166,21 +144,32 @@ class Column(NamedTuple):
     summed_up: bool = False
 
 
-def speed(measured, peak):
+def sizes(layer, axes):
+    """Return a layer's sizes as text."""
+    letters = dict(zip("NCHW", layer.x, strict=True))
+    letters |= {"K": layer.filters, "k": layer.kernel, "s": layer.stride, "p": layer.padding}
+    return ", ".join(str(letters[axis]) for axis in axes.split(", "))
+
+
+def speed(family, measured, peak):
     """Return the columns of the speed table; `peak` in GFLOP/s."""
-    shapes = [(*LAYERS[m.layer][:5], LAYERS[m.layer].stride) for m in measured]
+    form = family.rate.form
     rates = {c: np.array([m.rate(c) for m in measured]) for c in [*measured[0].seconds, "torch"]}
-    best = np.array([m.best_peer() for m in measured])
     columns = [
-        Column("layer", [m.layer for m in measured]),
-        Column("N, C, H, K, k, s", [", ".join(map(str, shape)) for shape in shapes]),
-        *(Column(contender, rates[contender], ".0f") for contender in measured[0].seconds),
+        Column("layer", [m.name for m in measured]),
+        Column(family.axes, [sizes(m.layer, family.axes) for m in measured]),
+        *(Column(contender, rates[contender], form) for contender in measured[0].seconds),
     ]
+    if family.by_algorithm:
+        ratios = rates["auto"] / [fastest(map(m.rate, m.seconds)) for m in measured]
+        return [*columns, Column("auto / best", ratios, ".2f", summed_up=True)]
+    best = np.array([m.best_peer() for m in measured])
     for own in (c for c in measured[0].seconds if c.startswith("slidedot")):
         label = own.removeprefix("slidedot").lstrip()
+        columns.append(Column(f"{label} ms", [1e3 * m.seconds[own] for m in measured], ".3g"))
+        if family.rate is FLOPS:
+            columns.append(Column(f"{label} / peak", rates[own] / peak, ".2f"))
         columns += [
-            Column(f"{label} ms", [1e3 * m.seconds[own] for m in measured], ".3g"),
-            Column(f"{label} / peak", rates[own] / peak, ".2f"),
             Column(f"{label} / torch", rates[own] / rates["torch"], ".2f", summed_up=True),
             Column(f"{label} / best peer", rates[own] / best, ".2f", summed_up=True),
         ]
@@ -190,7 +179,7 @@ def speed(measured, peak):
 def accuracy(measured):
     """Return the columns of the error table."""
     errors = (Column(c, [m.errors[c] for m in measured], ".1e") for c in measured[0].errors)
-    return [Column("layer", [m.layer for m in measured]), *errors]
+    return [Column("layer", [m.name for m in measured]), *errors]
 
 
 def render(columns, markdown=False):
@@ -213,8 +202,11 @@ def render(columns, markdown=False):
     return "\n".join("  ".join(map(format, row, aligned)).rstrip() for row in rows)
 
 
-def bars(measured):
-    """Return the chart's GFLOP/s by label: slidedot, torch, and the best of the other peers."""
+def bars(family, measured):
+    """Return the chart's rates by label: slidedot, torch and the best of the other peers, or each
+    algorithm."""
+    if family.by_algorithm:
+        return {name: [m.rate(name) for m in measured] for name in measured[0].seconds}
     return {
         "slidedot": [m.rate("slidedot") for m in measured],
         "torch": [m.rate("torch") for m in measured],
@@ -228,12 +220,16 @@ def draw(file, tables, peak):
 
     figure = Figure((10, 4.5 * len(tables)), layout="constrained")
     panels = figure.subplots(len(tables), squeeze=False)[:, 0]
-    for axes, (title, measured) in zip(panels, tables.items(), strict=True):
-        for i, (label, rates) in enumerate(bars(measured).items()):
-            axes.bar(np.arange(len(rates)) + 0.28 * (i - 1), rates, 0.28, label=label)
-        axes.axhline(peak, color="gray", linestyle=":", label="FMA peak")
-        axes.set(title=title, ylabel="GFLOP/s")
-        axes.set_xticks(range(len(measured)), [m.layer for m in measured], rotation=40, ha="right")
+    for axes, (family, measured) in zip(panels, tables, strict=True):
+        groups = bars(family, measured)
+        width = 0.84 / len(groups)
+        for i, (label, rates) in enumerate(groups.items()):
+            places = np.arange(len(rates)) + width * (i - (len(groups) - 1) / 2)
+            axes.bar(places, rates, width, label=label)
+        if family.rate is FLOPS:
+            axes.axhline(peak, color="gray", linestyle=":", label="FMA peak")
+        axes.set(title=family.title, ylabel=family.rate.unit)
+        axes.set_xticks(range(len(measured)), [m.name for m in measured], rotation=40, ha="right")
         axes.legend()
     figure.savefig(file, dpi=150)
 
@@ -246,39 +242,55 @@ def cpu_model():
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def selected(text):
+def selected(text, layers):
     """Return the layers with these numbers, counted from 1, or with these words in their names."""
-    numbers, chosen = {str(i): name for i, name in enumerate(LAYERS, 1)}, set()
+    numbers, found = {str(i): name for i, name in enumerate(layers, 1)}, set()
     for part in text.split(","):
-        found = [numbers[part]] if part in numbers else [name for name in LAYERS if part in name]
-        if not found:
-            raise argparse.ArgumentTypeError(f"no layer {part!r}; there are {', '.join(LAYERS)}")
-        chosen.update(found)
-    return [name for name in LAYERS if name in chosen]
+        hits = [numbers[part]] if part in numbers else [name for name in layers if part in name]
+        if not hits:
+            raise argparse.ArgumentTypeError(f"no layer {part!r}; there are {', '.join(layers)}")
+        found.update(hits)
+    return [name for name in layers if name in found]
 
 
 def arguments(argv):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    add = parser.add_argument
+    add, one_of = parser.add_argument, parser.add_mutually_exclusive_group().add_argument
+    for table, text in (
+        ("pool", "max pooling with and without argmax, and its gradient"),
+        ("columns", "im2col and col2im"),
+        ("depthwise", "convolutions with a filter per channel, and their gradients"),
+        ("algorithms", "slidedot's algorithms beside each other; with --backward for gradients"),
+    ):
+        one_of(f"--{table}", dest="table", action="store_const", const=table, help=text)
     add("--backward", action="store_true", help="the gradients instead of the forward pass")
     add("--algorithm", default="auto", help="slidedot's: auto, direct, winograd, ...")
     add("--plan", action="store_true", help="also slidedot's Conv2dPlan")
-    add("--layers", type=selected, default=list(LAYERS), help="numbers or parts of names: 1,vgg")
+    add("--layers", default="", help="numbers or parts of names: 1,vgg")
     add("--dtype", choices=TOLERANCE, default="float32")
     add("--threads", type=int, default=1, help="of every contender")
     add("--level", help="slidedot's CPU level, for instance x86-64-v2")
     add("--seconds", type=float, default=3, help="for each layer, shared by all contenders")
     add("--markdown", action="store_true", help="tables for the README")
     add("--chart", metavar="FILE", help="also draw the rates")
-    return parser.parse_args(argv)
+    parser.set_defaults(table="layers")
+    settings = parser.parse_args(argv)
+    settings.families = FAMILIES.get((settings.table, settings.backward))
+    if settings.families is None:
+        parser.error(f"--{settings.table} shows the gradients without --backward")
+    try:
+        settings.layers = selected(settings.layers, settings.families[0].layers)
+    except argparse.ArgumentTypeError as reason:
+        parser.error(str(reason))
+    return settings
 
 
-def heading(argv, settings, level, peak):
+def heading(program, argv, settings, level, peak):
     """Return a line that says what was measured, where, and how to measure it again."""
     peers = [name for name in ("torch", "onnxruntime", "openvino", "ncnn") if sys.modules.get(name)]
     versions = (f"{name} {version(name)}" for name in ("slidedot", "numpy", *peers))
     threads = f"{settings.threads} thread{'s' if settings.threads > 1 else ''}"
-    command = " ".join(["python asv_bench/compare.py", *argv])
+    command = " ".join([f"python asv_bench/{program}.py", *argv])
     return (
         f"{date.today()}, {cpu_model()}, {threads}, {settings.dtype}, FMA peak {peak:.0f} GFLOP/s; "
         f"{', '.join(versions)}; CPU level {level}: `{command}`"
@@ -294,18 +306,19 @@ def main(argv=None):
     from slidedot import _dispatch
 
     sd.set_num_threads(settings.threads)
-    fma_peak = partial(_dispatch.kernels.tile.peak, 0.2, settings.dtype == "float64")
-    peak, tables = fma_peak(), {}
-    for family in BACKWARD if settings.backward else FORWARD:
-        field = contenders(family, settings)
-        tables[family.title] = []
+    fma_peak = partial(_dispatch.kernels.tile.peak, PEAK_SECONDS, settings.dtype == "float64")
+    peak, tables = fma_peak(), []
+    for family in settings.families:
+        field, measured = contenders(family, settings), []
         for name in settings.layers:
             print(f"{family.title}: {name}", file=sys.stderr)
-            tables[family.title].append(measure(name, family, field, settings))
+            measured.append(measure(name, family, field, settings))
+        tables.append(Table(family, measured))
     peak = settings.threads * max(peak, fma_peak())
-    print(heading(argv, settings, _dispatch.kernels.level, peak))
-    for title, measured in tables.items():
-        print(f"\n{title}, GFLOP/s", render(speed(measured, peak), settings.markdown), sep="\n\n")
+    print(heading("compare", argv, settings, _dispatch.kernels.level, peak))
+    for family, measured in tables:
+        table = render(speed(family, measured, peak), settings.markdown)
+        print(f"\n{family.title}, {family.rate.unit}", table, sep="\n\n")
         print("\nLargest error", render(accuracy(measured), settings.markdown), sep="\n\n")
     if settings.chart:
         draw(settings.chart, tables, peak)

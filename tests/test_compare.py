@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import math
 import sys
 from pathlib import Path
 
@@ -44,31 +45,56 @@ def compare():
 
 
 @pytest.fixture(scope="module")
-def measured(compare):
-    """Two layers: lenet-2 of 0.0614 GFLOP and resnet-1x1 of 0.8221."""
+def forward(compare):
+    return compare.FAMILIES["layers", False][0]
+
+
+@pytest.fixture(scope="module")
+def measured(compare, forward):
+    """Two layers."""
     return [
         compare.Measured(
             "lenet-2",
+            forward.layers["lenet-2"],
+            0.06144,
             {"slidedot": 1e-3, "torch": 2e-3, "torch NHWC": 4e-3, "ncnn": 5e-4},
             {"slidedot": 1e-7, "torch": 2e-7, "torch NHWC": 2e-7, "ncnn": 3e-6},
         ),
         compare.Measured(
             "resnet-1x1",
+            forward.layers["resnet-1x1"],
+            0.8220836,
             {"slidedot": 1e-2, "torch": 8e-2, "torch NHWC": 4e-2, "ncnn": 5e-2},
             {"slidedot": 1e-7, "torch": 2e-7, "torch NHWC": 2e-7, "ncnn": 3e-6},
         ),
     ]
 
 
-def test_layers_are_those_of_the_design(compare):
-    layers = compare.LAYERS.values()
+def test_layers_are_those_of_the_design(forward):
+    layers = forward.layers.values()
     assert [(*layer[:5], layer.stride) for layer in layers] == LAYERS
 
 
-def test_rates_count_two_for_each_multiply_add(measured):
+def work(family, name):
+    layer = family.layers[name]
+    return family.rate.work(layer, getattr(layer, family.output), 4)
+
+
+def test_rates_count_two_for_each_multiply_add(compare, forward, measured):
+    assert work(forward, "lenet-2") == 2 * 128 * 16 * 10 * 10 * 6 * 5 * 5
+    assert work(forward, "resnet-1x1") == 2 * 8 * 256 * 56 * 56 * 64
+    for depthwise in compare.FAMILIES["depthwise", False]:
+        assert work(depthwise, "mobilenet-down") == 2 * 8 * 144 * 28 * 28 * 3 * 3
     lenet, resnet = measured
-    assert lenet.rate("slidedot") == pytest.approx(2e-9 * 128 * 16 * 10 * 10 * 6 * 5 * 5 / 1e-3)
-    assert resnet.rate("ncnn") == pytest.approx(2e-9 * 8 * 256 * 56 * 56 * 64 / 5e-2)
+    assert lenet.rate("slidedot") == pytest.approx(61.44)
+    assert resnet.rate("ncnn") == pytest.approx(16.441672)
+
+
+def test_rates_count_the_bytes_of_input_and_output(compare):
+    for pooling in compare.FAMILIES["pool", False]:
+        assert work(pooling, "portrait") == 4 * 16 * (1500 * 1000 + 750 * 500)
+    for columns in compare.FAMILIES["columns", False]:
+        assert work(columns, "lenet-2") == 4 * 128 * 6 * (14 * 14 + 25 * 10 * 10)
 
 
 def test_the_best_peer_is_not_slidedot(measured):
@@ -82,8 +108,8 @@ def columns_by_title(columns):
     return {column.title.strip(): column for column in columns}
 
 
-def test_speed_holds_ratios_of_the_rates(compare, measured):
-    columns = columns_by_title(compare.speed(measured, 100))
+def test_speed_holds_ratios_of_the_rates(compare, forward, measured):
+    columns = columns_by_title(compare.speed(forward, measured, 100))
     assert list(columns) == [
         *("layer", "N, C, H, K, k, s", "slidedot", "torch", "torch NHWC", "ncnn"),
         *("ms", "/ peak", "/ torch", "/ best peer"),
@@ -95,16 +121,45 @@ def test_speed_holds_ratios_of_the_rates(compare, measured):
     assert columns["/ best peer"].values == pytest.approx([0.5, 4])
 
 
-def test_a_plan_has_columns_of_its_own(compare, measured):
+def test_bytes_have_no_peak(compare, measured):
+    pooling = compare.FAMILIES["pool", False][0]
+    portrait = measured[0]._replace(name="portrait", layer=pooling.layers["portrait"])
+    columns = columns_by_title(compare.speed(pooling, [portrait], 100))
+    assert columns["N, C, H, W, k, s, p"].values == ["1, 16, 1500, 1000, 2, 2, 0"]
+    assert list(columns)[-3:] == ["ms", "/ torch", "/ best peer"]
+    assert columns["slidedot"].form == ".2f"
+
+
+@pytest.fixture(scope="module")
+def by_algorithm(compare, measured):
+    """Where "auto" chose well, and where winograd does not serve and it chose badly."""
+    seconds = (
+        {"auto": 2e-3, "direct": 4e-3, "winograd": 2e-3, "im2col": 5e-3},
+        {"auto": 4e-3, "direct": 4e-3, "winograd": math.nan, "im2col": 2e-3},
+    )
+    return [m._replace(seconds=s, errors=s) for m, s in zip(measured, seconds, strict=True)]
+
+
+def test_auto_is_compared_with_the_best_algorithm(compare, by_algorithm):
+    family = compare.FAMILIES["algorithms", False][0]
+    lines = compare.render(compare.speed(family, by_algorithm, 100)).splitlines()
+    assert lines[0].endswith("auto  direct  winograd  im2col  auto / best")
+    assert [line.split()[-2:] for line in lines[1:3]] == [["12", "1.00"], ["411", "0.50"]]
+    assert lines[2].split()[-3] == "-"
+    assert lines[-1].split() == ["minimum", "0.50"]
+    assert compare.render(compare.accuracy(by_algorithm)).splitlines()[2].split()[-2] == "-"
+
+
+def test_a_plan_has_columns_of_its_own(compare, forward, measured):
     planned = [m._replace(seconds={**m.seconds, "slidedot plan": 5e-4}) for m in measured]
-    columns = columns_by_title(compare.speed(planned, 100))
+    columns = columns_by_title(compare.speed(forward, planned, 100))
     assert columns["/ torch"].values == pytest.approx([2, 8])
     assert columns["plan / torch"].values == pytest.approx([4, 160])
     assert columns["plan / best peer"].values == pytest.approx([1, 80])
 
 
-def test_the_last_rows_are_geometric_mean_and_minimum(compare, measured):
-    lines = compare.render(compare.speed(measured, 100)).splitlines()
+def test_the_last_rows_are_geometric_mean_and_minimum(compare, forward, measured):
+    lines = compare.render(compare.speed(forward, measured, 100)).splitlines()
     assert [line.split()[0] for line in lines[:3]] == ["layer", "lenet-2", "resnet-1x1"]
     assert lines[-2].split() == ["geometric", "mean", "4.00", "1.41"]  # sqrt(2 * 8), sqrt(0.5 * 4)
     assert lines[-1].split() == ["minimum", "2.00", "0.50"]
@@ -118,8 +173,8 @@ def test_accuracy_has_one_column_for_each_contender(compare, measured):
     assert len(lines) == 3
 
 
-def test_markdown_is_a_rectangle(compare, measured):
-    text = compare.render(compare.speed(measured, 100), markdown=True)
+def test_markdown_is_a_rectangle(compare, forward, measured):
+    text = compare.render(compare.speed(forward, measured, 100), markdown=True)
     rows = [line.strip("|").split(" | ") for line in text.splitlines()]
     assert {len(row) for row in rows} == {10}
     assert [cell.strip() for cell in rows[1]] == ["---"] * 2 + ["---:"] * 8
@@ -129,9 +184,9 @@ def test_markdown_is_a_rectangle(compare, measured):
     assert all(line.startswith("| ") and line.endswith(" |") for line in text.splitlines())
 
 
-def test_without_peers_the_ratios_are_dashes(compare, measured):
+def test_without_peers_the_ratios_are_dashes(compare, forward, measured):
     alone = [m._replace(seconds={"slidedot": m.seconds["slidedot"]}) for m in measured]
-    lines = compare.render(compare.speed(alone, 100)).splitlines()
+    lines = compare.render(compare.speed(forward, alone, 100)).splitlines()
     assert [line.split()[-2:] for line in lines[1:]] == [["-", "-"]] * 4
 
 
@@ -146,51 +201,132 @@ def test_contenders_take_turns(compare, monkeypatch):
     assert all(0 <= seconds < 1 for seconds in best.values())
 
 
-def test_layers_are_selected_by_number_or_by_name(compare):
-    names = list(compare.LAYERS)
-    assert compare.selected("17,1") == [names[0], names[16]]
-    assert compare.selected("lenet,2") == ["vgg-2", "lenet-1", "lenet-2"]
-    assert len(compare.selected("vgg")) == 6
+def test_layers_are_selected_by_number_or_by_name(compare, forward):
+    names = list(forward.layers)
+
+    def selected(text):
+        return compare.selected(text, forward.layers)
+
+    assert selected("") == names
+    assert selected("17,1") == [names[0], names[16]]
+    assert selected("lenet,2") == ["vgg-2", "lenet-1", "lenet-2"]
+    assert len(selected("vgg")) == 6
     for text in ("0", "18", "lenet,none"):
         with pytest.raises(argparse.ArgumentTypeError, match="there are vgg-1-n4, "):
-            compare.selected(text)
+            selected(text)
 
 
-def test_the_program_runs_without_peers(compare, monkeypatch, capsys):
-    for peer in ("torch", "onnx", "onnxruntime", "openvino", "ncnn"):
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ("--pool --layers vgg-2", "no layer 'vgg-2'; there are vgg-batch, alexnet-batch, lenet, "),
+        ("--pool --columns", "--columns: not allowed with argument --pool"),
+        ("--columns --backward", "--columns shows the gradients without --backward"),
+    ],
+)
+def test_wrong_options_are_refused(compare, capsys, argv, message):
+    with pytest.raises(SystemExit):
+        compare.arguments(argv.split())
+    assert message in capsys.readouterr().err
+
+
+@pytest.fixture
+def without_peers(monkeypatch):
+    for peer in ("torch", "onnx", "onnxruntime", "openvino", "ncnn", "threadpoolctl"):
         monkeypatch.setitem(sys.modules, peer, None)  # importing it now fails
+
+
+GFLOPS, GBS = "GFLOP/s", "GB/s of input and output"
+
+
+@pytest.mark.parametrize(
+    ("argv", "layers", "titles"),
+    [
+        (
+            "--backward --layers lenet",
+            ["lenet-1", "lenet-2"],
+            [f"Gradient for x, {GFLOPS}", f"Gradient for weight and bias, {GFLOPS}"],
+        ),
+        (
+            "--depthwise --layers 14",
+            ["mobilenet-14"],
+            [
+                f"Depthwise, {GFLOPS}",
+                f"Depthwise, gradient for x, {GFLOPS}",
+                f"Depthwise, gradient for weight, {GFLOPS}",
+            ],
+        ),
+        (
+            "--pool --layers lenet",
+            ["lenet"],
+            [
+                f"Max pooling with argmax, {GBS}",
+                f"Max pooling without argmax, {GBS}",
+                f"Max pooling, backward, {GBS}",
+            ],
+        ),
+        ("--columns --layers lenet", ["lenet-2"], [f"im2col, {GBS}", f"col2im, {GBS}"]),
+        ("--algorithms --layers 12,14", ["resnet-last", "lenet-2"], [f"Forward, {GFLOPS}"]),
+        (
+            "--algorithms --backward --layers 14",
+            ["lenet-2"],
+            [f"Gradient for x, {GFLOPS}", f"Gradient for weight and bias, {GFLOPS}"],
+        ),
+    ],
+)
+def test_the_program_runs_without_peers(
+    compare, capsys, monkeypatch, without_peers, argv, layers, titles
+):
+    for pause in ("SETTLE", "PEAK_SECONDS"):
+        monkeypatch.setattr(compare, pause, 1e-3)
     with sd.num_threads(1):
-        compare.main(["--backward", "--layers", "lenet", "--seconds", "0.01"])
+        compare.main([*argv.split(), "--seconds", "0.01"])
     printed = capsys.readouterr()
-    assert "torch is left out: " in printed.err
+    assert " is left out: " in printed.err
     heading, *tables = printed.out.split("\n\n")
-    assert "`python asv_bench/compare.py --backward --layers lenet --seconds 0.01`" in heading
-    assert [table.splitlines()[0] for table in tables[::2]] == [
-        "Gradient for x, GFLOP/s",
-        "Largest error",
-        "Gradient for weight and bias, GFLOP/s",
-        "Largest error",
-    ]
+    assert f"`python asv_bench/compare.py {argv} --seconds 0.01`" in heading
+    expected = [part for title in titles for part in (title, "Largest error")]
+    assert [table.splitlines()[0] for table in tables[::2]] == expected
     for table in tables[3::4]:  # the errors
-        assert [line.split()[0] for line in table.splitlines()] == ["layer", "lenet-1", "lenet-2"]
+        assert [line.split()[0] for line in table.splitlines()] == ["layer", *layers]
 
 
-def test_a_wrong_result_ends_the_program(compare, monkeypatch):
-    """No table is printed of a contender that computes something else."""
+@pytest.mark.parametrize(
+    ("table", "number", "layer", "which"),
+    [
+        ("layers", 0, "lenet-2", 0),
+        ("pool", 0, "lenet", 0),
+        ("pool", 0, "lenet", 1),
+        ("pool", 1, "lenet", 0),
+        ("pool", 2, "lenet", 0),
+        ("columns", 0, "lenet-2", 0),
+        ("columns", 1, "lenet-2", 0),
+    ],
+)
+def test_a_wrong_result_ends_the_program(compare, without_peers, table, number, layer, which):
+    """No table is printed of a contender that computes something else: here one number of one of
+    its results."""
+    family = compare.FAMILIES[table, False][number]
+    settings = compare.arguments([])
+    (right,) = compare.contenders(family, settings)
 
     def prepare(layer, arrays):
-        call, results = compare.slidedot_layer(layer, arrays, (), "auto")
-        return call, lambda y: [result * 1.01 for result in results(y)]
+        call, results = right.prepare(layer, arrays)
 
-    settings = compare.arguments(["--seconds", "0.01"])
-    field = [("wrong", prepare)]
-    with pytest.raises(SystemExit, match=r"wrong computes lenet-2 wrongly: its error is 0\.0"):
-        compare.measure("lenet-2", compare.FORWARD[0], field, settings)
+        def wrong(outcome):
+            changed = [result.copy() for result in results(outcome)]
+            changed[which].flat[5] += 1
+            return changed
+
+        return call, wrong
+
+    with pytest.raises(SystemExit, match=rf"wrong computes {layer} wrongly: its error is 0\.\d"):
+        compare.measure(layer, family, [right._replace(name="wrong", prepare=prepare)], settings)
 
 
-def test_peers_that_lack_the_dtype_are_left_out(compare, monkeypatch, capsys):
+def test_peers_that_lack_the_dtype_are_left_out(compare, forward, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "torch", None)
-    field = compare.contenders(compare.FORWARD[0], compare.arguments(["--dtype", "float64"]))
+    field = compare.contenders(forward, compare.arguments(["--dtype", "float64"]))
     assert [contender.name for contender in field] == ["slidedot"]
     assert capsys.readouterr().err.splitlines()[1:] == [
         f"{peer} is left out: it computes in float32 only"
@@ -198,9 +334,15 @@ def test_peers_that_lack_the_dtype_are_left_out(compare, monkeypatch, capsys):
     ]
 
 
-def test_the_chart_shows_torch_and_the_best_of_the_others(compare, measured):
+def test_the_chart_shows_each_algorithm(compare, by_algorithm):
+    bars = compare.bars(compare.FAMILIES["algorithms", False][0], by_algorithm)
+    assert list(bars) == ["auto", "direct", "winograd", "im2col"]
+    assert bars["auto"] == [m.rate("auto") for m in by_algorithm]
+
+
+def test_the_chart_shows_torch_and_the_best_of_the_others(compare, forward, measured):
     lenet, resnet = measured
-    assert compare.bars(measured) == {
+    assert compare.bars(forward, measured) == {
         "slidedot": [lenet.rate("slidedot"), resnet.rate("slidedot")],
         "torch": [lenet.rate("torch"), resnet.rate("torch")],
         "best other peer": [lenet.rate("ncnn"), resnet.rate("torch NHWC")],

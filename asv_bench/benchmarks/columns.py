@@ -16,8 +16,7 @@ class Columns:
 
     def setup(self, layer, by):
         shape = COLUMNS[layer]
-        x = normal(shape.x)
-        cols = normal((shape.images, shape.channels * shape.kernel**2, shape.out_size**2))
+        x, cols = map(normal, (shape.x, shape.cols))
         size = shape.x[2:]
         how = {"stride": shape.stride, "padding": shape.padding}
         if by == "torch":

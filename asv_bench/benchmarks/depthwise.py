@@ -14,10 +14,9 @@ class Depthwise:
 
     def setup(self, layer, by):
         shape = DEPTHWISE[layer]
-        filters = (shape.channels, 1, shape.kernel, shape.kernel)
-        x, weight, grad_out = map(normal, (shape.x, filters, shape.y))
+        x, weight, grad_out = map(normal, (shape.x, shape.weight, shape.y))
         if by == "slidedot":
-            how = {"stride": shape.stride, "padding": shape.padding, "groups": shape.channels}
+            how = {"stride": shape.stride, "padding": shape.padding, "groups": shape.groups}
             self.forward = partial(sd.conv2d, x, weight, **how)
             backward = partial(sd.conv2d_backward, grad_out, x, weight, **how)
             self.gradient_x = partial(backward, need=("x",))
@@ -27,11 +26,11 @@ class Depthwise:
             torch = peers.torch
             geometry = [shape.stride] * 2, [shape.padding] * 2, [1, 1]
             self.forward = partial(
-                torch.nn.functional.conv2d, x, weight, None, *geometry, shape.channels
+                torch.nn.functional.conv2d, x, weight, None, *geometry, shape.groups
             )
             backward = partial(
                 torch.ops.aten.convolution_backward,
-                *(grad_out, x, weight, None, *geometry, False, [0, 0], shape.channels),
+                *(grad_out, x, weight, None, *geometry, False, [0, 0], shape.groups),
             )
             self.gradient_x = partial(backward, [True, False, False])
             self.gradient_weight = partial(backward, [False, True, False])

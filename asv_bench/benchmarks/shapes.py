@@ -1,12 +1,13 @@
 """Layers by name. The names are keys of asv's history: add new ones, never redefine one."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 
 
 class Layer(NamedTuple):
-    """A square layer; `filters` is 0 for pooling."""
+    """A layer with square windows; `filters` is 0 for pooling, `width` 0 for a square image."""
 
     images: int
     channels: int
@@ -15,26 +16,34 @@ class Layer(NamedTuple):
     kernel: int
     stride: int = 1
     padding: int = 0
+    groups: int = 1
+    width: int = 0
 
     @property
     def x(self):
         """Shape of the input (N, C, H, W)."""
-        return self.images, self.channels, self.size, self.size
+        return self.images, self.channels, self.size, self.width or self.size
 
     @property
     def weight(self):
-        """Shape of the filters (K, C, kh, kw)."""
-        return self.filters, self.channels, self.kernel, self.kernel
+        """Shape of the filters (K, C // groups, kh, kw)."""
+        return self.filters, self.channels // self.groups, self.kernel, self.kernel
 
     @property
     def out_size(self):
-        """Windows along an axis."""
-        return (self.size + 2 * self.padding - self.kernel) // self.stride + 1
+        """Windows along each axis (OH, OW)."""
+        padding = 2 * self.padding - self.kernel
+        return tuple((size + padding) // self.stride + 1 for size in self.x[2:])
 
     @property
     def y(self):
         """Shape of the output (N, K or C, OH, OW)."""
-        return self.images, self.filters or self.channels, self.out_size, self.out_size
+        return self.images, self.filters or self.channels, *self.out_size
+
+    @property
+    def cols(self):
+        """Shape of the input's columns (N, C * kh * kw, OH * OW)."""
+        return self.images, self.channels * self.kernel**2, math.prod(self.out_size)
 
 
 CONVOLUTIONS = {
@@ -55,12 +64,12 @@ WINOGRAD = ("vgg-2", "vgg-9", "resnet-3x3", "resnet-last")  # 3x3 with stride 1
 
 #: One filter per channel.
 DEPTHWISE = {
-    "mobilenet-56": Layer(1, 256, 56, 256, 3, padding=1),
-    "mobilenet-56-batch": Layer(8, 64, 56, 64, 3, padding=1),
-    "mobilenet-14": Layer(1, 512, 14, 512, 3, padding=1),
-    "mobilenet-down": Layer(8, 144, 56, 144, 3, stride=2, padding=1),
-    "efficientnet-5x5": Layer(1, 96, 112, 96, 5, padding=2),
-    "convnext-7x7": Layer(1, 384, 27, 384, 7, padding=3),
+    "mobilenet-56": Layer(1, 256, 56, 256, 3, padding=1, groups=256),
+    "mobilenet-56-batch": Layer(8, 64, 56, 64, 3, padding=1, groups=64),
+    "mobilenet-14": Layer(1, 512, 14, 512, 3, padding=1, groups=512),
+    "mobilenet-down": Layer(8, 144, 56, 144, 3, stride=2, padding=1, groups=144),
+    "efficientnet-5x5": Layer(1, 96, 112, 96, 5, padding=2, groups=96),
+    "convnext-7x7": Layer(1, 384, 27, 384, 7, padding=3, groups=384),
 }
 
 COLUMNS = {name: CONVOLUTIONS[name] for name in ("lenet-2", "vgg-2", "resnet-stem", "resnet-down")}
