@@ -3,8 +3,28 @@
 #define SLIDEDOT_POOLING_H
 
 #include <stdint.h>
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
 
 #include "lanes.h"
+
+/* a where it is greater than b, else b: what a CPU's maximum is, and what GNU C has no word for. */
+#define SD_DEFINE_GREATER(NAME, VEC, MAXIMUM)                                                      \
+    SD_INLINE VEC NAME##_greater(VEC a, VEC b) { return (VEC)(MAXIMUM); }
+#if SD_VECTOR_BYTES == 64 && defined(__AVX512F__)
+SD_DEFINE_GREATER(sd_float, sd_floats, _mm512_max_ps((__m512)a, (__m512)b))
+SD_DEFINE_GREATER(sd_double, sd_doubles, _mm512_max_pd((__m512d)a, (__m512d)b))
+#elif SD_VECTOR_BYTES == 32 && defined(__AVX__)
+SD_DEFINE_GREATER(sd_float, sd_floats, _mm256_max_ps((__m256)a, (__m256)b))
+SD_DEFINE_GREATER(sd_double, sd_doubles, _mm256_max_pd((__m256d)a, (__m256d)b))
+#elif SD_VECTOR_BYTES == 16 && defined(__SSE2__)
+SD_DEFINE_GREATER(sd_float, sd_floats, _mm_max_ps((__m128)a, (__m128)b))
+SD_DEFINE_GREATER(sd_double, sd_doubles, _mm_max_pd((__m128d)a, (__m128d)b))
+#else
+SD_DEFINE_GREATER(sd_float, sd_floats, ((a > b) & (sd_mask32)a) | (~(a > b) & (sd_mask32)b))
+SD_DEFINE_GREATER(sd_double, sd_doubles, ((a > b) & (sd_mask64)a) | (~(a > b) & (sd_mask64)b))
+#endif
 
 /* A place is a number within the window, as wide as a pixel, so that one mask picks both. */
 #define SD_DEFINE_MAX(T, NAME, VEC, MASK, LANES, PLACE)                                            \
@@ -16,12 +36,33 @@
         memcpy(&v, p, sizeof v);                                                                   \
         return v;                                                                                  \
     }                                                                                              \
-    /* `best` and `place` become v and p where v is greater, or the first NaN. */                  \
-    SD_INLINE void NAME##_challenge(const int want, VEC *best, NAME##_places *place, VEC v,        \
-                                    NAME##_places p) {                                             \
-        MASK wins = ~(v <= *best) & (*best == *best);                                              \
-        *best = (VEC)((wins & (MASK)v) | (~wins & (MASK)*best));                                   \
+    /* `best` and `place` become v and p where v is greater, or, if `safe`, the first NaN. */      \
+    SD_INLINE void NAME##_challenge(const int want, const int safe, VEC *best,                     \
+                                    NAME##_places *place, VEC v, NAME##_places p) {                \
+        MASK wins = v > *best;                                                                     \
+        if (safe) wins = ~(v <= *best) & (*best == *best);                                         \
         if (want) *place = (NAME##_places)((wins & (MASK)p) | (~wins & (MASK)*place));             \
+        *best = safe ? (VEC)((wins & (MASK)v) | (~wins & (MASK)*best)) : NAME##_greater(v, *best); \
+    }                                                                                              \
+    /* Where neither is NaN. */                                                                    \
+    SD_INLINE MASK NAME##_ordered(VEC a, VEC b) { return (a <= b) | (a > b); }                     \
+    SD_INLINE int NAME##_all(MASK m) {                                                             \
+        long long part[SD_VECTOR_BYTES / 8], all = -1;                                             \
+        memcpy(part, &m, sizeof part);                                                             \
+        SD_UNROLL for (unsigned l = 0; l < SD_VECTOR_BYTES / 8; l++) all &= part[l];               \
+        return all == -1;                                                                          \
+    }                                                                                              \
+    /* Whether there is no NaN in the first `count` >= LANES pixels of each row. */                \
+    static int NAME##_numbers(const T *x, ptrdiff_t pitch, ptrdiff_t rows, ptrdiff_t count) {      \
+        MASK ordered = ~(MASK){0};                                                                 \
+        for (; rows > 0; rows--, x += pitch) {                                                     \
+            ptrdiff_t i = 0;                                                                       \
+            for (; i + 2 * LANES <= count; i += 2 * LANES)                                         \
+                ordered &= NAME##_ordered(NAME##_load(x + i), NAME##_load(x + i + LANES));         \
+            ordered &= NAME##_ordered(NAME##_load(x + (i < count - LANES ? i : count - LANES)),    \
+                                      NAME##_load(x + count - LANES));                             \
+        }                                                                                          \
+        return NAME##_all(ordered);                                                                \
     }                                                                                              \
     /* A vector of results, or `count` lanes of it where that is less. */                          \
     SD_INLINE void NAME##_put(const int want, T *y, int32_t *argmax, VEC best,                     \
@@ -45,35 +86,44 @@
         return ramp;                                                                               \
     }                                                                                              \
                                                                                                    \
-    SD_INLINE void NAME##_quads_body(                                                              \
-        const int want, T *y, int32_t *argmax, ptrdiff_t y_pitch, ptrdiff_t rows, const T *x,      \
-        ptrdiff_t x_pitch, PLACE unit, PLACE first, ptrdiff_t count) {                             \
+    /* Returns whether what it wrote is right: `safe`, or without NaN. */                          \
+    SD_INLINE int NAME##_quads_body(                                                               \
+        const int want, const int safe, T *y, int32_t *argmax, ptrdiff_t y_pitch, ptrdiff_t rows,  \
+        const T *x, ptrdiff_t x_pitch, PLACE unit, PLACE first, ptrdiff_t count) {                 \
         NAME##_places ramp = NAME##_ramp(first, 2);                                                \
+        MASK ordered = ~(MASK){0};                                                                 \
         for (; rows > 0; rows--, y += y_pitch, x += 2 * x_pitch, ramp += 2 * unit) {               \
             for (ptrdiff_t o = 0; o < count; o += LANES) {                                         \
                 if (o > 0 && o > count - LANES) o = count - LANES;                                 \
                 const T *row = x + 2 * o;                                                          \
-                VEC best = NAME##_mixed(2, row, 0);                                                \
+                VEC best = NAME##_mixed(2, row, 0), right = NAME##_mixed(2, row, 1);               \
                 NAME##_places place = {0}, zero = {0};                                             \
-                NAME##_challenge(want, &best, &place, NAME##_mixed(2, row, 1), zero + 1);          \
-                row += x_pitch;                                                                    \
-                NAME##_challenge(want, &best, &place, NAME##_mixed(2, row, 0), zero + unit);       \
-                NAME##_challenge(want, &best, &place, NAME##_mixed(2, row, 1), zero + unit + 1);   \
+                ordered &= NAME##_ordered(best, right);                                            \
+                NAME##_challenge(want, safe, &best, &place, right, zero + 1);                      \
+                VEC left = NAME##_mixed(2, row + x_pitch, 0);                                      \
+                right = NAME##_mixed(2, row + x_pitch, 1);                                         \
+                ordered &= NAME##_ordered(left, right);                                            \
+                NAME##_challenge(want, safe, &best, &place, left, zero + unit);                    \
+                NAME##_challenge(want, safe, &best, &place, right, zero + unit + 1);               \
                 place = (NAME##_places)NAME##_sorted(2, (VEC)place) + ramp + (PLACE)(2 * o);       \
                 NAME##_put(want, y + o, argmax + o, NAME##_sorted(2, best), place, count);         \
             }                                                                                      \
             if (want) argmax += y_pitch;                                                           \
         }                                                                                          \
+        return safe || NAME##_all(ordered);                                                        \
     }                                                                                              \
     /* 2x2 windows of stride 2: y[o], and argmax[o], unless NULL, its index, where `unit` is how   \
        far rows are apart; for each of `rows`. */                                                  \
     static void NAME##_quads(T *y, int32_t *argmax, ptrdiff_t y_pitch, ptrdiff_t rows,             \
                              const T *x, ptrdiff_t x_pitch, PLACE unit, PLACE first,               \
                              ptrdiff_t count) {                                                    \
-        if (argmax)                                                                                \
-            NAME##_quads_body(1, y, argmax, y_pitch, rows, x, x_pitch, unit, first, count);        \
-        else                                                                                       \
-            NAME##_quads_body(0, y, argmax, y_pitch, rows, x, x_pitch, unit, first, count);        \
+        if (argmax) {                                                                              \
+            if (!NAME##_quads_body(1, 0, y, argmax, y_pitch, rows, x, x_pitch, unit, first, count))\
+                NAME##_quads_body(1, 1, y, argmax, y_pitch, rows, x, x_pitch, unit, first, count); \
+        } else {                                                                                   \
+            if (!NAME##_quads_body(0, 0, y, NULL, y_pitch, rows, x, x_pitch, unit, first, count))  \
+                NAME##_quads_body(0, 1, y, NULL, y_pitch, rows, x, x_pitch, unit, first, count);   \
+        }                                                                                          \
     }                                                                                              \
                                                                                                    \
     /* The gradient of `quads`: each value to its place in its window, zeros beside it. Returns    \
@@ -104,16 +154,13 @@
             }                                                                                      \
             ramp += 2 * (PLACE)x_pitch;                                                            \
         }                                                                                          \
-        long long found = 0, part[SD_VECTOR_BYTES / 8];                                            \
-        memcpy(part, &outside, sizeof part);                                                       \
-        for (unsigned l = 0; l < SD_VECTOR_BYTES / 8; l++) found |= part[l];                       \
-        return found == 0;                                                                         \
+        return NAME##_all(~outside);                                                               \
     }                                                                                              \
                                                                                                    \
     SD_INLINE void NAME##_across_body(                                                             \
-        const int want, const int step, const int fixed, T *m, PLACE *a, ptrdiff_t pitch,          \
-        ptrdiff_t rows, const PLACE *start, const T *x, ptrdiff_t x_pitch, const ptrdiff_t *off,   \
-        ptrdiff_t taps, PLACE unit) {                                                              \
+        const int want, const int safe, const int step, const int fixed, T *m, PLACE *a,           \
+        ptrdiff_t pitch, ptrdiff_t rows, const PLACE *start, const T *x, ptrdiff_t x_pitch,        \
+        const ptrdiff_t *off, ptrdiff_t taps, PLACE unit) {                                        \
         for (; rows > 0; rows--, m += pitch, a += want ? pitch : 0, x += x_pitch)                  \
             for (ptrdiff_t o = 0; o < pitch; o += LANES) {                                         \
                 const T *row = x + o * step;                                                       \
@@ -121,10 +168,10 @@
                 NAME##_places place = {0}, number = {0};                                           \
                 if (want) place = NAME##_load_places(start + o);                                   \
                 SD_UNROLL for (int j = 1; j < fixed; j++)                                          \
-                    NAME##_challenge(want, &best, &place, NAME##_tap(step, row, j),                \
+                    NAME##_challenge(want, safe, &best, &place, NAME##_tap(step, row, j),          \
                                      number += unit);                                              \
                 for (ptrdiff_t j = 1; !fixed && j < taps; j++)                                     \
-                    NAME##_challenge(want, &best, &place, NAME##_tap(step, row + off[j], 0),       \
+                    NAME##_challenge(want, safe, &best, &place, NAME##_tap(step, row + off[j], 0), \
                                      number += unit);                                              \
                 NAME##_store(m + o, best);                                                         \
                 if (want) memcpy(a + o, &place, sizeof place);                                     \
@@ -132,22 +179,25 @@
     }                                                                                              \
     /* m[o] = the maximum over j < taps of x[off[j] + o * step], and a[o], unless NULL, its place: \
        j * unit, or start[o] where no tap is greater than the first; for each of `rows`, which     \
-       are `pitch`, whole vectors, long. `fixed` = taps says that off[j] = j; else it is 0. */     \
-    static void NAME##_across(int step, int fixed, T *m, PLACE *a, ptrdiff_t pitch,                \
+       are `pitch`, whole vectors, long. Rows without NaN need not be `safe`. `fixed` = taps says  \
+       that off[j] = j; else it is 0. */                                                           \
+    static void NAME##_across(int safe, int step, int fixed, T *m, PLACE *a, ptrdiff_t pitch,      \
                               ptrdiff_t rows, const PLACE *start, const T *x, ptrdiff_t x_pitch,   \
                               const ptrdiff_t *off, ptrdiff_t taps, PLACE unit) {                  \
-        switch ((a != NULL) * 16 + step * 4 + fixed) {                                             \
-            SD_ACROSS(0, 1, 0, NAME) SD_ACROSS(0, 1, 2, NAME) SD_ACROSS(0, 1, 3, NAME)             \
-            SD_ACROSS(0, 2, 0, NAME) SD_ACROSS(0, 2, 2, NAME) SD_ACROSS(0, 2, 3, NAME)             \
-            SD_ACROSS(1, 1, 0, NAME) SD_ACROSS(1, 1, 2, NAME) SD_ACROSS(1, 1, 3, NAME)             \
-            SD_ACROSS(1, 2, 0, NAME) SD_ACROSS(1, 2, 2, NAME) SD_ACROSS(1, 2, 3, NAME)             \
+        switch ((a != NULL) * 32 + safe * 16 + step * 4 + (safe ? 0 : fixed)) {                    \
+            SD_ACROSS(0, 0, 1, 0, NAME) SD_ACROSS(0, 0, 1, 2, NAME) SD_ACROSS(0, 0, 1, 3, NAME)    \
+            SD_ACROSS(0, 0, 2, 0, NAME) SD_ACROSS(0, 0, 2, 2, NAME) SD_ACROSS(0, 0, 2, 3, NAME)    \
+            SD_ACROSS(1, 0, 1, 0, NAME) SD_ACROSS(1, 0, 1, 2, NAME) SD_ACROSS(1, 0, 1, 3, NAME)    \
+            SD_ACROSS(1, 0, 2, 0, NAME) SD_ACROSS(1, 0, 2, 2, NAME) SD_ACROSS(1, 0, 2, 3, NAME)    \
+            SD_ACROSS(0, 1, 1, 0, NAME) SD_ACROSS(0, 1, 2, 0, NAME)                                \
+            SD_ACROSS(1, 1, 1, 0, NAME) SD_ACROSS(1, 1, 2, 0, NAME)                                \
         }                                                                                          \
     }                                                                                              \
                                                                                                    \
     SD_INLINE void NAME##_down_body(                                                               \
-        const int want, const int fixed, T *y, int32_t *argmax, ptrdiff_t y_pitch, ptrdiff_t rows, \
-        const T *m, const PLACE *a, ptrdiff_t row_pitch, ptrdiff_t pitch, ptrdiff_t taps,          \
-        PLACE unit, PLACE first, PLACE row_step, PLACE step, ptrdiff_t count) {                    \
+        const int want, const int safe, const int fixed, T *y, int32_t *argmax, ptrdiff_t y_pitch, \
+        ptrdiff_t rows, const T *m, const PLACE *a, ptrdiff_t row_pitch, ptrdiff_t pitch,          \
+        ptrdiff_t taps, PLACE unit, PLACE first, PLACE row_step, PLACE step, ptrdiff_t count) {    \
         NAME##_places ramp = NAME##_ramp(first, step);                                             \
         for (; rows > 0; rows--, y += y_pitch, m += row_pitch, ramp += row_step) {                 \
             for (ptrdiff_t o = 0; o < count; o += LANES) {                                         \
@@ -161,7 +211,7 @@
                     tap += pitch;                                                                  \
                     row += unit;                                                                   \
                     if (want) p = NAME##_load_places(tap_place += pitch) + row;                    \
-                    NAME##_challenge(want, &best, &place, NAME##_load(tap), p);                    \
+                    NAME##_challenge(want, safe, &best, &place, NAME##_load(tap), p);              \
                 }                                                                                  \
                 place += ramp + (PLACE)(o * step);                                                 \
                 NAME##_put(want, y + o, argmax + o, best, place, count);                           \
@@ -171,23 +221,24 @@
     }                                                                                              \
     /* y[o] = the maximum over i < taps of m[i * pitch + o], and argmax[o], unless a is NULL, its  \
        index first + o * step + i * unit + its place; for each of `rows`. */                       \
-    static void NAME##_down(T *y, int32_t *argmax, ptrdiff_t y_pitch, ptrdiff_t rows, const T *m,  \
-                            const PLACE *a, ptrdiff_t row_pitch, ptrdiff_t pitch, ptrdiff_t taps,  \
-                            PLACE unit, PLACE first, PLACE row_step, PLACE step,                   \
+    static void NAME##_down(int safe, T *y, int32_t *argmax, ptrdiff_t y_pitch, ptrdiff_t rows,    \
+                            const T *m, const PLACE *a, ptrdiff_t row_pitch, ptrdiff_t pitch,      \
+                            ptrdiff_t taps, PLACE unit, PLACE first, PLACE row_step, PLACE step,   \
                             ptrdiff_t count) {                                                     \
-        switch ((a != NULL) * 4 + (taps == 2 || taps == 3 ? (int)taps : 0)) {                      \
-            SD_DOWN(0, 0, NAME) SD_DOWN(0, 2, NAME) SD_DOWN(0, 3, NAME)                            \
-            SD_DOWN(1, 0, NAME) SD_DOWN(1, 2, NAME) SD_DOWN(1, 3, NAME)                            \
+        switch ((a != NULL) * 8 + safe * 4 + (!safe && (taps == 2 || taps == 3) ? (int)taps : 0)) {\
+            SD_DOWN(0, 0, 0, NAME) SD_DOWN(0, 0, 2, NAME) SD_DOWN(0, 0, 3, NAME)                   \
+            SD_DOWN(1, 0, 0, NAME) SD_DOWN(1, 0, 2, NAME) SD_DOWN(1, 0, 3, NAME)                   \
+            SD_DOWN(0, 1, 0, NAME) SD_DOWN(1, 1, 0, NAME)                                          \
         }                                                                                          \
     }
-#define SD_ACROSS(WANT, STEP, FIXED, NAME)                                                         \
-    case WANT * 16 + STEP * 4 + FIXED:                                                             \
-        NAME##_across_body(WANT, STEP, FIXED, m, a, pitch, rows, start, x, x_pitch, off, taps,     \
-                           unit);                                                                  \
+#define SD_ACROSS(WANT, SAFE, STEP, FIXED, NAME)                                                   \
+    case WANT * 32 + SAFE * 16 + STEP * 4 + FIXED:                                                 \
+        NAME##_across_body(WANT, SAFE, STEP, FIXED, m, a, pitch, rows, start, x, x_pitch, off,     \
+                           taps, unit);                                                            \
         break;
-#define SD_DOWN(WANT, FIXED, NAME)                                                                 \
-    case WANT * 4 + FIXED:                                                                         \
-        NAME##_down_body(WANT, FIXED, y, argmax, y_pitch, rows, m, a, row_pitch, pitch, taps,      \
+#define SD_DOWN(WANT, SAFE, FIXED, NAME)                                                           \
+    case WANT * 8 + SAFE * 4 + FIXED:                                                              \
+        NAME##_down_body(WANT, SAFE, FIXED, y, argmax, y_pitch, rows, m, a, row_pitch, pitch, taps,\
                          unit, first, row_step, step, count);                                      \
         break;
 

@@ -29,8 +29,10 @@ cdef extern from "pooling.h" nogil:
     bint sd_float_unquads(
         float *x, Py_ssize_t x_pitch, const float *g, const int32_t *argmax, Py_ssize_t g_pitch,
         Py_ssize_t rows, Py_ssize_t count)
+    bint sd_float_numbers(
+        const float *x, Py_ssize_t pitch, Py_ssize_t rows, Py_ssize_t count)
     void sd_float_across(
-        int step, int fixed, float *m, uint32_t *a, Py_ssize_t pitch, Py_ssize_t rows,
+        int safe, int step, int fixed, float *m, uint32_t *a, Py_ssize_t pitch, Py_ssize_t rows,
         const uint32_t *start, const float *x, Py_ssize_t x_pitch, const Py_ssize_t *off,
         Py_ssize_t taps, uint32_t unit)
     void sd_double_quads(
@@ -39,17 +41,19 @@ cdef extern from "pooling.h" nogil:
     bint sd_double_unquads(
         double *x, Py_ssize_t x_pitch, const double *g, const int32_t *argmax, Py_ssize_t g_pitch,
         Py_ssize_t rows, Py_ssize_t count)
+    bint sd_double_numbers(
+        const double *x, Py_ssize_t pitch, Py_ssize_t rows, Py_ssize_t count)
     void sd_double_across(
-        int step, int fixed, double *m, uint64_t *a, Py_ssize_t pitch, Py_ssize_t rows,
+        int safe, int step, int fixed, double *m, uint64_t *a, Py_ssize_t pitch, Py_ssize_t rows,
         const uint64_t *start, const double *x, Py_ssize_t x_pitch, const Py_ssize_t *off,
         Py_ssize_t taps, uint64_t unit)
     void sd_float_down(
-        float *y, int32_t *argmax, Py_ssize_t y_pitch, Py_ssize_t rows,
+        int safe, float *y, int32_t *argmax, Py_ssize_t y_pitch, Py_ssize_t rows,
         const float *m, const uint32_t *a, Py_ssize_t row_pitch, Py_ssize_t pitch,
         Py_ssize_t taps, uint32_t unit, uint32_t first, uint32_t row_step, uint32_t step,
         Py_ssize_t count)
     void sd_double_down(
-        double *y, int32_t *argmax, Py_ssize_t y_pitch, Py_ssize_t rows,
+        int safe, double *y, int32_t *argmax, Py_ssize_t y_pitch, Py_ssize_t rows,
         const double *m, const uint64_t *a, Py_ssize_t row_pitch, Py_ssize_t pitch,
         Py_ssize_t taps, uint64_t unit, uint64_t first, uint64_t row_step, uint64_t step,
         Py_ssize_t count)
@@ -89,6 +93,7 @@ cdef struct Job:
 cdef struct Band:  # where a task is: its columns and rows of the output
     Py_ssize_t column0, columns, row0, rows
     Py_ssize_t kept  # input rows whose maxima across are there already
+    bint safe        # whether there may be a NaN
 
 
 cdef inline Py_ssize_t shift_of(const Axis *w, Py_ssize_t j) noexcept nogil:
@@ -173,26 +178,30 @@ cdef void stage_row(
 
 
 cdef inline void across(
-    Job *job, floating *m, floating *a, Py_ssize_t rows, const floating *start,
+    Job *job, Band *band, floating *m, floating *a, Py_ssize_t rows, const floating *start,
     const floating *x, Py_ssize_t x_pitch, const Py_ssize_t *off, Py_ssize_t unit,
 ) noexcept nogil:
     """The maxima across input rows, and their places, which are kept as wide as a pixel."""
+    cdef Py_ssize_t pixels = job.read if job.phases == 1 and not far_apart(&job.w) else (
+        job.phases * job.length)
     if floating is float:
-        sd_float_across(<int> job.step, <int> job.fixed, m, <uint32_t *> a, job.pitch, rows,
-                        <uint32_t *> start, x, x_pitch, off, job.w.kernel, <uint32_t> unit)
+        band.safe = band.safe or not sd_float_numbers(x, x_pitch, rows, pixels)
+        sd_float_across(band.safe, <int> job.step, <int> job.fixed, m, <uint32_t *> a, job.pitch,
+                        rows, <uint32_t *> start, x, x_pitch, off, job.w.kernel, <uint32_t> unit)
     else:
-        sd_double_across(<int> job.step, <int> job.fixed, m, <uint64_t *> a, job.pitch, rows,
-                         <uint64_t *> start, x, x_pitch, off, job.w.kernel, <uint64_t> unit)
+        band.safe = band.safe or not sd_double_numbers(x, x_pitch, rows, pixels)
+        sd_double_across(band.safe, <int> job.step, <int> job.fixed, m, <uint64_t *> a, job.pitch,
+                         rows, <uint64_t *> start, x, x_pitch, off, job.w.kernel, <uint64_t> unit)
 
 
 cdef inline void down(
-    Job *job, floating *y, index_t *argmax, Py_ssize_t rows, const floating *m,
-    const floating *a, Py_ssize_t taps, Py_ssize_t first, Py_ssize_t count,
+    Job *job, Band *band, floating *y, index_t *argmax, Py_ssize_t rows, const floating *m,
+    const floating *a, Py_ssize_t taps, Py_ssize_t first,
 ) noexcept nogil:
     """The maxima down the `taps` input rows of output rows; `first` is their first index."""
     cdef Py_ssize_t pitch = job.tap_step * job.pitch, unit = job.h.dilation * job.w.size
     cdef Py_ssize_t row_pitch = job.row_step * job.pitch, row_unit = job.h.stride * job.w.size
-    cdef Py_ssize_t stride = job.w.stride, o, i, _r, winner
+    cdef Py_ssize_t stride = job.w.stride, count = band.columns, o, i, _r, winner
     cdef floating value, best
     if index_t is int64_t:
         for _r in range(rows):
@@ -211,13 +220,13 @@ cdef inline void down(
             m += row_pitch
             a += row_pitch
     elif floating is float:
-        sd_float_down(y, argmax, job.w.out, rows, m, <uint32_t *> a, row_pitch, pitch, taps,
-                      <uint32_t> unit, <uint32_t> first, <uint32_t> row_unit, <uint32_t> stride,
-                      count)
+        sd_float_down(band.safe, y, argmax, job.w.out, rows, m, <uint32_t *> a, row_pitch, pitch,
+                      taps, <uint32_t> unit, <uint32_t> first, <uint32_t> row_unit,
+                      <uint32_t> stride, count)
     else:
-        sd_double_down(y, argmax, job.w.out, rows, m, <uint64_t *> a, row_pitch, pitch, taps,
-                       <uint64_t> unit, <uint64_t> first, <uint64_t> row_unit, <uint64_t> stride,
-                       count)
+        sd_double_down(band.safe, y, argmax, job.w.out, rows, m, <uint64_t *> a, row_pitch, pitch,
+                       taps, <uint64_t> unit, <uint64_t> first, <uint64_t> row_unit,
+                       <uint64_t> stride, count)
 
 
 cdef inline Py_ssize_t rows_before(Job *job, Band *band) noexcept nogil:
@@ -246,7 +255,7 @@ cdef void read_rows(
         safe = count_inside(base, step, rows_before(job, band), last)
         if safe > first:
             x += column
-            across(job, maxima + first * job.pitch,
+            across(job, band, maxima + first * job.pitch,
                    places + first * job.pitch if want else NULL, safe - first, start,
                    x + first * step * job.x_sh, step * job.x_sh, off, unit)
             x -= column
@@ -256,7 +265,7 @@ cdef void read_rows(
         for r in range(rows):
             stage_row(staged + r * job.phases * job.length, x + (first + r) * step * job.x_sh, job,
                       band.column0)
-        across(job, maxima + first * job.pitch, places + first * job.pitch if want else NULL, rows,
+        across(job, band, maxima + first * job.pitch, places + first * job.pitch if want else NULL, rows,
                start, staged, job.phases * job.length, off, unit)
         first += rows
 
@@ -280,9 +289,9 @@ cdef void write_rows(
                 top + (h.kernel - 1) * h.dilation, h.stride, h.size, band.rows - o)
         slot = (o * job.row_step + low * job.tap_step) * job.pitch
         place = (band.row0 + o) * job.w.out + band.column0
-        down(job, y + place, argmax + place if argmax != NULL else NULL, rows,
+        down(job, band, y + place, argmax + place if argmax != NULL else NULL, rows,
              maxima + slot, places + slot if argmax != NULL else NULL, high - low,
-             (top + low * h.dilation) * job.w.size + column, band.columns)
+             (top + low * h.dilation) * job.w.size + column)
         o += rows
 
 
@@ -328,7 +337,7 @@ cdef void max_task(
         fill_run(<floating *> (scratch + job.staged), <floating> -INFINITY,
                  STAGED * job.phases * job.length)
     band.column0, band.columns = column0, min(job.columns, job.w.out - column0)
-    band.row0, band.kept = row0, 0
+    band.row0, band.kept, band.safe = row0, 0, False
     if job.quads:
         row0 = quads(y, argmax, x, job, &band, end)
     while row0 < end:
