@@ -118,11 +118,9 @@ SD_DEFINE_GREATER(sd_double, sd_doubles, ((a > b) & (sd_mask64)a) | (~(a > b) & 
                              const T *x, ptrdiff_t x_pitch, PLACE unit, PLACE first,               \
                              ptrdiff_t count) {                                                    \
         if (argmax) {                                                                              \
-            if (!NAME##_quads_body(1, 0, y, argmax, y_pitch, rows, x, x_pitch, unit, first, count))\
-                NAME##_quads_body(1, 1, y, argmax, y_pitch, rows, x, x_pitch, unit, first, count); \
+            if (!SD_QUADS(1, 0, NAME)) SD_QUADS(1, 1, NAME);                                       \
         } else {                                                                                   \
-            if (!NAME##_quads_body(0, 0, y, NULL, y_pitch, rows, x, x_pitch, unit, first, count))  \
-                NAME##_quads_body(0, 1, y, NULL, y_pitch, rows, x, x_pitch, unit, first, count);   \
+            if (!SD_QUADS(0, 0, NAME)) SD_QUADS(0, 1, NAME);                                       \
         }                                                                                          \
     }                                                                                              \
                                                                                                    \
@@ -157,33 +155,66 @@ SD_DEFINE_GREATER(sd_double, sd_doubles, ((a > b) & (sd_mask64)a) | (~(a > b) & 
         return NAME##_all(~outside);                                                               \
     }                                                                                              \
                                                                                                    \
-    SD_INLINE void NAME##_across_body(                                                             \
+    /* A few vectors at once, so that short loops over taps are fewer; returns where the first two \
+       taps are numbers. */                                                                        \
+    SD_INLINE MASK NAME##_across_some(                                                             \
+        const int vectors, const int want, const int safe, const int step, const int fixed, T *m,  \
+        PLACE *a, const PLACE *start, const T *row, const ptrdiff_t *off, ptrdiff_t taps,          \
+        PLACE unit) {                                                                              \
+        VEC best[2], v;                                                                            \
+        NAME##_places place[2] = {{0}}, number = {0};                                              \
+        MASK ordered = ~(MASK){0};                                                                 \
+        SD_UNROLL for (int i = 0; i < vectors; i++) {                                              \
+            best[i] = NAME##_tap(step, row + (fixed ? 0 : off[0]) + i * step * LANES, 0);          \
+            if (want) place[i] = NAME##_load_places(start + i * LANES);                            \
+        }                                                                                          \
+        SD_UNROLL for (int j = 1; j < fixed; j++) {                                                \
+            v = NAME##_tap(step, row, j);                                                          \
+            if (j == 1) ordered = NAME##_ordered(best[0], v);                                      \
+            NAME##_challenge(want, safe, best, place, v, number += unit);                          \
+        }                                                                                          \
+        for (ptrdiff_t j = 1; !fixed && j < taps; j++) {                                           \
+            number += unit;                                                                        \
+            SD_UNROLL for (int i = 0; i < vectors; i++) {                                          \
+                v = NAME##_tap(step, row + off[j] + i * step * LANES, 0);                          \
+                NAME##_challenge(want, safe, best + i, place + i, v, number);                      \
+            }                                                                                      \
+        }                                                                                          \
+        SD_UNROLL for (int i = 0; i < vectors; i++) {                                              \
+            NAME##_store(m + i * LANES, best[i]);                                                  \
+            if (want) memcpy(a + i * LANES, place + i, sizeof *place);                             \
+        }                                                                                          \
+        return ordered;                                                                            \
+    }                                                                                              \
+    /* Returns whether what it wrote is right: always but for `fixed` and not `safe`. */           \
+    SD_INLINE int NAME##_across_body(                                                              \
         const int want, const int safe, const int step, const int fixed, T *m, PLACE *a,           \
         ptrdiff_t pitch, ptrdiff_t rows, const PLACE *start, const T *x, ptrdiff_t x_pitch,        \
         const ptrdiff_t *off, ptrdiff_t taps, PLACE unit) {                                        \
-        for (; rows > 0; rows--, m += pitch, a += want ? pitch : 0, x += x_pitch)                  \
-            for (ptrdiff_t o = 0; o < pitch; o += LANES) {                                         \
-                const T *row = x + o * step;                                                       \
-                VEC best = NAME##_tap(step, row + (fixed ? 0 : off[0]), 0);                        \
-                NAME##_places place = {0}, number = {0};                                           \
-                if (want) place = NAME##_load_places(start + o);                                   \
-                SD_UNROLL for (int j = 1; j < fixed; j++)                                          \
-                    NAME##_challenge(want, safe, &best, &place, NAME##_tap(step, row, j),          \
-                                     number += unit);                                              \
-                for (ptrdiff_t j = 1; !fixed && j < taps; j++)                                     \
-                    NAME##_challenge(want, safe, &best, &place, NAME##_tap(step, row + off[j], 0), \
-                                     number += unit);                                              \
-                NAME##_store(m + o, best);                                                         \
-                if (want) memcpy(a + o, &place, sizeof place);                                     \
+        MASK ordered = ~(MASK){0};                                                                 \
+        for (; rows > 0; rows--, m += pitch, a += want ? pitch : 0, x += x_pitch) {                \
+            ptrdiff_t o = 0;                                                                       \
+            for (; !fixed && o + 2 * LANES <= pitch; o += 2 * LANES)                               \
+                NAME##_across_some(2, want, safe, step, fixed, m + o, want ? a + o : a, start + o, \
+                                   x + o * step, off, taps, unit);                                 \
+            for (; o < pitch; o += LANES)                                                          \
+                ordered &= NAME##_across_some(1, want, safe, step, fixed, m + o, want ? a + o : a, \
+                                              start + o, x + o * step, off, taps, unit);           \
+            if (fixed > 2) { /* the one pixel that no earlier tap has been on */                   \
+                VEC last = NAME##_tap(step, x + (pitch - LANES) * step, fixed - 1);                \
+                ordered &= NAME##_ordered(last, last);                                             \
             }                                                                                      \
+        }                                                                                          \
+        return NAME##_all(ordered);                                                                \
     }                                                                                              \
     /* m[o] = the maximum over j < taps of x[off[j] + o * step], and a[o], unless NULL, its place: \
        j * unit, or start[o] where no tap is greater than the first; for each of `rows`, which     \
-       are `pitch`, whole vectors, long. Rows without NaN need not be `safe`. `fixed` = taps says  \
-       that off[j] = j; else it is 0. */                                                           \
-    static void NAME##_across(int safe, int step, int fixed, T *m, PLACE *a, ptrdiff_t pitch,      \
-                              ptrdiff_t rows, const PLACE *start, const T *x, ptrdiff_t x_pitch,   \
-                              const ptrdiff_t *off, ptrdiff_t taps, PLACE unit) {                  \
+       are `pitch`, whole vectors, long. `fixed` = taps says that off[j] = j; else it is 0. Without\
+       NaN in rows of `pixels` it need not be `safe`; returns whether it had to be. */             \
+    static int NAME##_across(int safe, int step, int fixed, T *m, PLACE *a, ptrdiff_t pitch,       \
+                             ptrdiff_t rows, const PLACE *start, const T *x, ptrdiff_t x_pitch,    \
+                             ptrdiff_t pixels, const ptrdiff_t *off, ptrdiff_t taps, PLACE unit) { \
+        if (!safe && !fixed) safe = !NAME##_numbers(x, x_pitch, rows, pixels);                     \
         switch ((a != NULL) * 32 + safe * 16 + step * 4 + (safe ? 0 : fixed)) {                    \
             SD_ACROSS(0, 0, 1, 0, NAME) SD_ACROSS(0, 0, 1, 2, NAME) SD_ACROSS(0, 0, 1, 3, NAME)    \
             SD_ACROSS(0, 0, 2, 0, NAME) SD_ACROSS(0, 0, 2, 2, NAME) SD_ACROSS(0, 0, 2, 3, NAME)    \
@@ -192,29 +223,39 @@ SD_DEFINE_GREATER(sd_double, sd_doubles, ((a > b) & (sd_mask64)a) | (~(a > b) & 
             SD_ACROSS(0, 1, 1, 0, NAME) SD_ACROSS(0, 1, 2, 0, NAME)                                \
             SD_ACROSS(1, 1, 1, 0, NAME) SD_ACROSS(1, 1, 2, 0, NAME)                                \
         }                                                                                          \
+        return NAME##_across(1, step, fixed, m, a, pitch, rows, start, x, x_pitch, pixels, off,    \
+                             taps, unit);                                                          \
     }                                                                                              \
                                                                                                    \
     SD_INLINE void NAME##_down_body(                                                               \
-        const int want, const int safe, const int fixed, T *y, int32_t *argmax, ptrdiff_t y_pitch, \
-        ptrdiff_t rows, const T *m, const PLACE *a, ptrdiff_t row_pitch, ptrdiff_t pitch,          \
-        ptrdiff_t taps, PLACE unit, PLACE first, PLACE row_step, PLACE step, ptrdiff_t count) {    \
+        const int vectors, const int want, const int safe, const int fixed, T *y, int32_t *argmax, \
+        ptrdiff_t y_pitch, ptrdiff_t rows, const T *m, const PLACE *a, ptrdiff_t row_pitch,        \
+        ptrdiff_t pitch, ptrdiff_t taps, PLACE unit, PLACE first, PLACE row_step, PLACE step,      \
+        ptrdiff_t count) {                                                                         \
         NAME##_places ramp = NAME##_ramp(first, step);                                             \
         for (; rows > 0; rows--, y += y_pitch, m += row_pitch, ramp += row_step) {                 \
-            for (ptrdiff_t o = 0; o < count; o += LANES) {                                         \
-                if (o > 0 && o > count - LANES) o = count - LANES;                                 \
-                const T *tap = m + o;                                                              \
-                const PLACE *tap_place = a + (want ? o : 0);                                       \
-                VEC best = NAME##_load(tap);                                                       \
-                NAME##_places place = {0}, p = {0}, row = {0};                                     \
-                if (want) place = NAME##_load_places(tap_place);                                   \
-                for (ptrdiff_t i = 1; i < (fixed ? fixed : taps); i++) {                           \
-                    tap += pitch;                                                                  \
-                    row += unit;                                                                   \
-                    if (want) p = NAME##_load_places(tap_place += pitch) + row;                    \
-                    NAME##_challenge(want, safe, &best, &place, NAME##_load(tap), p);              \
+            for (ptrdiff_t o = 0; o < count; o += vectors * LANES) {                               \
+                NAME##_places place[2] = {{0}}, p = {0}, row = {0};                                \
+                VEC best[2];                                                                       \
+                ptrdiff_t at[2];                                                                   \
+                SD_UNROLL for (int v = 0; v < vectors; v++) {                                      \
+                    at[v] = o + v * LANES;                                                         \
+                    if (at[v] > 0 && at[v] > count - LANES) at[v] = count - LANES;                 \
+                    best[v] = NAME##_load(m + at[v]);                                              \
+                    if (want) place[v] = NAME##_load_places(a + at[v]);                            \
                 }                                                                                  \
-                place += ramp + (PLACE)(o * step);                                                 \
-                NAME##_put(want, y + o, argmax + o, best, place, count);                           \
+                for (ptrdiff_t i = 1; i < (fixed ? fixed : taps); i++) {                           \
+                    row += unit;                                                                   \
+                    SD_UNROLL for (int v = 0; v < vectors; v++) {                                  \
+                        if (want) p = NAME##_load_places(a + i * pitch + at[v]) + row;             \
+                        NAME##_challenge(want, safe, best + v, place + v,                          \
+                                         NAME##_load(m + i * pitch + at[v]), p);                   \
+                    }                                                                              \
+                }                                                                                  \
+                SD_UNROLL for (int v = 0; v < vectors; v++) {                                      \
+                    place[v] += ramp + (PLACE)(at[v] * step);                                      \
+                    NAME##_put(want, y + at[v], argmax + at[v], best[v], place[v], count);         \
+                }                                                                                  \
             }                                                                                      \
             if (want) argmax += y_pitch, a += row_pitch;                                           \
         }                                                                                          \
@@ -225,22 +266,29 @@ SD_DEFINE_GREATER(sd_double, sd_doubles, ((a > b) & (sd_mask64)a) | (~(a > b) & 
                             const T *m, const PLACE *a, ptrdiff_t row_pitch, ptrdiff_t pitch,      \
                             ptrdiff_t taps, PLACE unit, PLACE first, PLACE row_step, PLACE step,   \
                             ptrdiff_t count) {                                                     \
-        switch ((a != NULL) * 8 + safe * 4 + (!safe && (taps == 2 || taps == 3) ? (int)taps : 0)) {\
+        int fixed = !safe && (taps == 2 || taps == 3) ? (int)taps : 0;                             \
+        switch ((a != NULL) * 8 + safe * 4 + fixed + (!safe && !fixed && count > LANES)) {         \
             SD_DOWN(0, 0, 0, NAME) SD_DOWN(0, 0, 2, NAME) SD_DOWN(0, 0, 3, NAME)                   \
             SD_DOWN(1, 0, 0, NAME) SD_DOWN(1, 0, 2, NAME) SD_DOWN(1, 0, 3, NAME)                   \
-            SD_DOWN(0, 1, 0, NAME) SD_DOWN(1, 1, 0, NAME)                                          \
+            SD_DOWN(0, 0, 1, NAME) SD_DOWN(0, 1, 0, NAME)                                          \
+            SD_DOWN(1, 0, 1, NAME) SD_DOWN(1, 1, 0, NAME)                                          \
         }                                                                                          \
     }
 #define SD_ACROSS(WANT, SAFE, STEP, FIXED, NAME)                                                   \
     case WANT * 32 + SAFE * 16 + STEP * 4 + FIXED:                                                 \
-        NAME##_across_body(WANT, SAFE, STEP, FIXED, m, a, pitch, rows, start, x, x_pitch, off,     \
-                           taps, unit);                                                            \
+        if (NAME##_across_body(WANT, SAFE, STEP, FIXED, m, a, pitch, rows, start, x, x_pitch, off, \
+                               taps, unit))                                                        \
+            return SAFE;                                                                           \
         break;
+/* `FIXED` = 1: any number of taps, two vectors at once. */
 #define SD_DOWN(WANT, SAFE, FIXED, NAME)                                                           \
     case WANT * 8 + SAFE * 4 + FIXED:                                                              \
-        NAME##_down_body(WANT, SAFE, FIXED, y, argmax, y_pitch, rows, m, a, row_pitch, pitch, taps,\
-                         unit, first, row_step, step, count);                                      \
+        NAME##_down_body(FIXED == 1 ? 2 : 1, WANT, SAFE, FIXED == 1 ? 0 : FIXED, y, argmax,        \
+                         y_pitch, rows, m, a, row_pitch, pitch, taps, unit, first, row_step, step, \
+                         count);                                                                   \
         break;
+#define SD_QUADS(WANT, SAFE, NAME)                                                                 \
+    NAME##_quads_body(WANT, SAFE, y, argmax, y_pitch, rows, x, x_pitch, unit, first, count)
 
 #if SD_VECTOR_BYTES == 64
 SD_DEFINE_MAX(float, sd_float, sd_floats, sd_mask32, 16, uint32_t)

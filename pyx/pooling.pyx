@@ -2,8 +2,9 @@
 
 Forward: the maxima across, of each row of the input that a band of outputs needs, then down these
 rows. A strict > keeps the first of equals across, and down, which is row-major order. A NaN beats
-every number and no later NaN beats it. The place starts at the window's first pixel, so that a
-window of -inf alone has a real one. Windows of 2x2 that tile the input are taken at once.
+every number and no later NaN beats it; until one is seen, maxima are plain ones. The place starts
+at the window's first pixel, so that a window of -inf alone has a real one. Windows of 2x2 that tile
+the input are taken at once.
     Loops: plane, block of columns, band of rows; rows of the input, rows of the output.
 Backward: a few planes in step, each gradient is added at its stored place, in row-major order;
 where the sizes and all indices are those of 2x2 windows, comparisons say where each value goes.
@@ -29,24 +30,20 @@ cdef extern from "pooling.h" nogil:
     bint sd_float_unquads(
         float *x, Py_ssize_t x_pitch, const float *g, const int32_t *argmax, Py_ssize_t g_pitch,
         Py_ssize_t rows, Py_ssize_t count)
-    bint sd_float_numbers(
-        const float *x, Py_ssize_t pitch, Py_ssize_t rows, Py_ssize_t count)
-    void sd_float_across(
+    bint sd_float_across(
         int safe, int step, int fixed, float *m, uint32_t *a, Py_ssize_t pitch, Py_ssize_t rows,
-        const uint32_t *start, const float *x, Py_ssize_t x_pitch, const Py_ssize_t *off,
-        Py_ssize_t taps, uint32_t unit)
+        const uint32_t *start, const float *x, Py_ssize_t x_pitch, Py_ssize_t pixels,
+        const Py_ssize_t *off, Py_ssize_t taps, uint32_t unit)
     void sd_double_quads(
         double *y, int32_t *argmax, Py_ssize_t y_pitch, Py_ssize_t rows, const double *x,
         Py_ssize_t x_pitch, uint64_t unit, uint64_t first, Py_ssize_t count)
     bint sd_double_unquads(
         double *x, Py_ssize_t x_pitch, const double *g, const int32_t *argmax, Py_ssize_t g_pitch,
         Py_ssize_t rows, Py_ssize_t count)
-    bint sd_double_numbers(
-        const double *x, Py_ssize_t pitch, Py_ssize_t rows, Py_ssize_t count)
-    void sd_double_across(
+    bint sd_double_across(
         int safe, int step, int fixed, double *m, uint64_t *a, Py_ssize_t pitch, Py_ssize_t rows,
-        const uint64_t *start, const double *x, Py_ssize_t x_pitch, const Py_ssize_t *off,
-        Py_ssize_t taps, uint64_t unit)
+        const uint64_t *start, const double *x, Py_ssize_t x_pitch, Py_ssize_t pixels,
+        const Py_ssize_t *off, Py_ssize_t taps, uint64_t unit)
     void sd_float_down(
         int safe, float *y, int32_t *argmax, Py_ssize_t y_pitch, Py_ssize_t rows,
         const float *m, const uint32_t *a, Py_ssize_t row_pitch, Py_ssize_t pitch,
@@ -182,16 +179,15 @@ cdef inline void across(
     const floating *x, Py_ssize_t x_pitch, const Py_ssize_t *off, Py_ssize_t unit,
 ) noexcept nogil:
     """The maxima across input rows, and their places, which are kept as wide as a pixel."""
-    cdef Py_ssize_t pixels = job.read if job.phases == 1 and not far_apart(&job.w) else (
-        job.phases * job.length)
+    cdef Py_ssize_t pixels = job.read if job.straight else job.phases * job.length
     if floating is float:
-        band.safe = band.safe or not sd_float_numbers(x, x_pitch, rows, pixels)
-        sd_float_across(band.safe, <int> job.step, <int> job.fixed, m, <uint32_t *> a, job.pitch,
-                        rows, <uint32_t *> start, x, x_pitch, off, job.w.kernel, <uint32_t> unit)
+        band.safe = sd_float_across(
+            band.safe, <int> job.step, <int> job.fixed, m, <uint32_t *> a, job.pitch, rows,
+            <uint32_t *> start, x, x_pitch, pixels, off, job.w.kernel, <uint32_t> unit)
     else:
-        band.safe = band.safe or not sd_double_numbers(x, x_pitch, rows, pixels)
-        sd_double_across(band.safe, <int> job.step, <int> job.fixed, m, <uint64_t *> a, job.pitch,
-                         rows, <uint64_t *> start, x, x_pitch, off, job.w.kernel, <uint64_t> unit)
+        band.safe = sd_double_across(
+            band.safe, <int> job.step, <int> job.fixed, m, <uint64_t *> a, job.pitch, rows,
+            <uint64_t *> start, x, x_pitch, pixels, off, job.w.kernel, <uint64_t> unit)
 
 
 cdef inline void down(
@@ -265,8 +261,9 @@ cdef void read_rows(
         for r in range(rows):
             stage_row(staged + r * job.phases * job.length, x + (first + r) * step * job.x_sh, job,
                       band.column0)
-        across(job, band, maxima + first * job.pitch, places + first * job.pitch if want else NULL, rows,
-               start, staged, job.phases * job.length, off, unit)
+        across(job, band, maxima + first * job.pitch,
+               places + first * job.pitch if want else NULL, rows, start, staged,
+               job.phases * job.length, off, unit)
         first += rows
 
 
