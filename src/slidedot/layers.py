@@ -60,7 +60,13 @@ def _kaiming(function, shape, dtype, rng):
 
 def _relu_gradient(y, grad_out):
     """Return `grad_out` where the ReLU that gave `y` let its input through, NaN included."""
-    return np.where(y <= 0, 0, grad_out)
+    grad_out = _validation.plain(grad_out)
+    integer_type = f"i{grad_out.itemsize}"
+    kept = (y <= 0).view("i1")
+    kept -= 1  # 0 or -1, all bits: numpy.where would branch at each element
+    bits = kept.astype(integer_type)
+    bits &= grad_out.view(integer_type)
+    return bits.view(grad_out.dtype)
 
 
 def _text(layer, *arguments, **options):
