@@ -520,6 +520,12 @@ class Linear(_Layer):
     TypeError
         A number that is not an integer, a dtype or rng of another kind.
 
+    Notes
+    -----
+    NumPy multiplies the matrices. Threads of its OpenBLAS wait by spinning, where the kernels of
+    the next layers would run: with as many threads as CPUs a training step may take twice as long.
+    With ``OPENBLAS_THREAD_TIMEOUT=4`` in the environment before Python starts they sleep at once.
+
     References
     ----------
     He et al., "Delving Deep into Rectifiers", section 2.2, arXiv 1502.01852.
