@@ -196,7 +196,7 @@ def measure(name, field, settings):
     x = rng.standard_normal(network.x, np.float32)
     labels = None if network.classes is None else rng.integers(network.classes, size=len(x))
     calls, differences = {}, {}
-    for contender, prepare in field:
+    for contender, prepare, *_ in field:
         calls[contender], results = prepare(network, Arrays(state, x, labels))
         arrays = results(calls[contender]())
         if contender == "slidedot":

@@ -75,7 +75,7 @@ def test_a_training_step_returns_its_loss_and_gradients(networks, monkeypatch):
     a = networks.Arrays(
         model.state_dict(), rng.standard_normal(network.x, np.float32), np.arange(64) % 10
     )
-    [(_, prepare)] = networks.slidedot_contenders(None)
+    [(_, prepare, *_)] = networks.slidedot_contenders(None)
     step, results = prepare(network, a)
     logits = model.forward(a.x, training=True)
     loss, grad = networks.softmax_cross_entropy(logits, a.labels)
