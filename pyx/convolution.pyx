@@ -308,8 +308,9 @@ cdef void pack_block(
     cdef Py_ssize_t ahead  # bytes of the next channel's row to ask for
     cdef const floating *row
     for c in range(channels):
-        ahead = job.length * w.step * <Py_ssize_t> sizeof(floating) if (
-            c + 1 < channels and job.x_sw == 1) else 0
+        ahead = 0
+        if c + 1 < channels and job.x_sw == 1:
+            ahead = min(w.size, job.length * min(w.step, w.size)) * <Py_ssize_t> sizeof(floating)
         for sy in range(h.slots):
             for sx in range(w.slots):
                 first = w.origin[sx] + column0 * w.step

@@ -702,6 +702,39 @@ def test_padding_beyond_32_bits(level, dtype, step, algorithm):
     assert np.array_equal(grads.weight, seen.weight)
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("step", [2**31, 2**40, 2**60])
+def test_padding_beyond_32_bits_of_several_channels(level, dtype, step, groups):
+    """As above, where the next channel is near and where each channel has its own filter."""
+    x, weight = (integers(*s, dtype=dtype) for s in ((2, 2, 4, 5), (2, 2 // groups, 1, 1)))
+    options = {"stride": step, "padding": step, "groups": groups}
+    middle = x[:, :, :1, :1]
+    expected = np.zeros((2, 2, 3, 3), dtype)
+    expected[:, :, 1:2, 1:2] = sd.conv2d(middle, weight, groups=groups)
+    assert np.array_equal(sd.conv2d(x, weight, **options), expected)
+    assert np.array_equal(sd.Conv2dPlan(weight, **options)(x), expected)
+    grad_out = integers(2, 2, 3, 3, dtype=dtype)
+    grads = sd.conv2d_backward(grad_out, x, weight, **options)
+    seen = sd.conv2d_backward(grad_out[:, :, 1:2, 1:2], middle, weight, groups=groups)
+    assert np.array_equal(grads.x[:, :, :1, :1], seen.x)
+    assert np.count_nonzero(grads.x) == seen.x.size
+    assert np.array_equal(grads.weight, seen.weight)
+
+
+def test_depthwise_dilation_beyond_32_bits(level, dtype):
+    """Of three taps on each axis only the middle one meets the image."""
+    x, weight = integers(2, 3, 4, 5, dtype=dtype), integers(3, 1, 3, 3, dtype=dtype)
+    far = {"dilation": 2**40, "padding": 2**40, "groups": 3}
+    middle = np.ascontiguousarray(weight[:, :, 1:2, 1:2])
+    y = sd.conv2d(x, weight, **far)
+    assert np.array_equal(y, sd.conv2d(x, middle, groups=3))
+    grads = sd.conv2d_backward(y, x, weight, **far)
+    expected = sd.conv2d_backward(y, x, middle, groups=3)
+    assert np.array_equal(grads.x, expected.x)
+    assert np.array_equal(grads.weight[:, :, 1:2, 1:2], expected.weight)
+    assert np.count_nonzero(grads.weight) == np.count_nonzero(expected.weight)
+
+
 def test_dilation_beyond_32_bits(level, dtype):
     """Of three taps on each axis only the middle one meets the image."""
     x = integers(2, 3, 4, 5, dtype=dtype)

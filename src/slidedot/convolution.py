@@ -149,13 +149,21 @@ def _chosen(function, algorithm, weight, layer):
     return "direct"
 
 
-def _kernels_of(kernels, algorithm, weight, groups):
+#: The largest stride and dilation that the depthwise kernels serve: they stage all the rows from a
+#: band's first tap to its last, the others only those that a tap meets.
+_DEPTHWISE_STEP = 16
+
+
+def _kernels_of(kernels, algorithm, weight, layer):
     """Return the family of kernels that computes an algorithm other than "im2col"; one filter per
     channel has its own."""
     if algorithm == "winograd":
         return kernels.winograd
-    depthwise = groups == weight.shape[0] > 1 == weight.shape[1]
-    return kernels.depthwise if depthwise else kernels.convolution
+    h, w, groups = layer
+    steps = h.stride, w.stride, h.dilation, w.dilation
+    if groups == weight.shape[0] > 1 == weight.shape[1] and max(steps) <= _DEPTHWISE_STEP:
+        return kernels.depthwise
+    return kernels.convolution
 
 
 def conv2d(
@@ -268,7 +276,7 @@ def _forward(function, x, single, weight, bias, layer, relu, algorithm, out, pac
         _forward_im2col(function, x, weight, bias, result, layer, relu)
     elif y.size:
         if packed is None:
-            packed = _Packed(_kernels_of(_dispatch.kernels, algorithm, weight, layer.groups), None)
+            packed = _Packed(_kernels_of(_dispatch.kernels, algorithm, weight, layer), None)
         threads = _threads.threads_for(y.size * (weight.size // shape[1]))
         _validation.workspace(
             function,
@@ -375,16 +383,16 @@ class Conv2dPlan:
         self._kernels = _dispatch.kernels
         self._packed = {}
         if given or self._algorithm != "auto":
-            self._prepared(algorithm)
+            self._prepared(algorithm, layer)
 
-    def _prepared(self, algorithm):
-        """Return the weight as an algorithm wants it."""
+    def _prepared(self, algorithm, layer):
+        """Return the weight as an algorithm wants it, for layers of any size."""
         if algorithm == "im2col":
             return None
         if algorithm not in self._packed:  # threads that meet here do the same thing twice
             function = "Conv2dPlan"
-            groups = self._window[-1]
-            kernels = _kernels_of(self._kernels, algorithm, self._weight, groups)
+            kernels = _kernels_of(self._kernels, algorithm, self._weight, layer)
+            groups = layer.groups
             size = kernels.packed_size(self._weight.shape, groups)
             packed = _validation.empty(function, (size,), self._weight.dtype.type)
             threads = _threads.threads_for(size)
@@ -426,7 +434,7 @@ class Conv2dPlan:
         algorithm = _chosen(function, self._algorithm, self._weight, layer)
         return _forward(
             function, x, single, self._weight, self._bias, layer, self._relu, algorithm, out,
-            self._prepared(algorithm),
+            self._prepared(algorithm, layer),
         )  # fmt: skip
 
     def _geometry(self, x_shape):
@@ -496,7 +504,7 @@ class Conv2dPlan:
         if n == 0:
             return 0
         threads = _threads.threads_for(n * h.out * w.out * self._weight.size)
-        kernels = _kernels_of(self._kernels, algorithm, self._weight, groups)
+        kernels = _kernels_of(self._kernels, algorithm, self._weight, layer)
         return kernels.forward_workspace(n, self._weight, h, w, groups, threads)
 
     def flops(self, x_shape):
@@ -615,7 +623,7 @@ def conv2d_backward(
     if algorithm == "im2col":
         _backward_im2col(function, grad_out, x, weight, layer, **gradients)
     else:
-        kernels = _kernels_of(_dispatch.kernels, algorithm, weight, layer.groups)
+        kernels = _kernels_of(_dispatch.kernels, algorithm, weight, layer)
         _backward_kernels(function, kernels, grad_out, x, weight, layer, **gradients)
     if single and "x" in need:
         gradients["x"] = gradients["x"][0]
