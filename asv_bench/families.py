@@ -5,7 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from benchmarks.shapes import COLUMNS, DEPTHWISE, POOLINGS, Layer
+from benchmarks.shapes import COLUMNS, CONVOLUTIONS, DEPTHWISE, POOLINGS, Layer
 from contenders import (
     alone,
     exact_columns,
@@ -24,30 +24,26 @@ from contenders import (
     torch_pooling,
 )
 
-LAYERS = {
-    "vgg-1-n4": Layer(4, 3, 224, 64, 3, padding=1),
-    "vgg-2": Layer(1, 64, 224, 64, 3, padding=1),
-    "vgg-4": Layer(1, 128, 112, 128, 3, padding=1),
-    "vgg-6": Layer(1, 256, 56, 256, 3, padding=1),
-    "vgg-9": Layer(1, 512, 28, 512, 3, padding=1),
-    "vgg-11": Layer(1, 512, 14, 512, 3, padding=1),
-    "resnet-stem-n4": Layer(4, 3, 224, 64, 7, stride=2, padding=3),
-    "resnet-3x3": Layer(8, 64, 56, 64, 3, padding=1),
-    "resnet-1x1": Layer(8, 64, 56, 256, 1),
-    "resnet-down": Layer(8, 128, 56, 128, 3, stride=2, padding=1),
-    "resnet-1x1-late": Layer(8, 256, 14, 1024, 1),
-    "resnet-last": Layer(8, 512, 7, 512, 3, padding=1),
-    "lenet-1": Layer(128, 1, 28, 6, 5, padding=2),
-    "lenet-2": Layer(128, 6, 14, 16, 5),
-    "cifar-5x5": Layer(64, 3, 32, 32, 5, padding=2),
-    "cs231n": Layer(100, 3, 31, 25, 3, stride=2, padding=1),
-    "alexnet-1": Layer(8, 3, 227, 96, 11, stride=4),
-}
-
 
 def chosen(layers, names):
     return {name: layers[name] for name in names.split()}
 
+
+LAYERS = {
+    "vgg-1-n4": Layer(4, 3, 224, 64, 3, padding=1),
+    **chosen(CONVOLUTIONS, "vgg-2"),
+    "vgg-4": Layer(1, 128, 112, 128, 3, padding=1),
+    "vgg-6": Layer(1, 256, 56, 256, 3, padding=1),
+    **chosen(CONVOLUTIONS, "vgg-9"),
+    "vgg-11": Layer(1, 512, 14, 512, 3, padding=1),
+    "resnet-stem-n4": COLUMNS["resnet-stem-batch"],
+    **chosen(CONVOLUTIONS, "resnet-3x3 resnet-1x1 resnet-down"),
+    "resnet-1x1-late": Layer(8, 256, 14, 1024, 1),
+    **chosen(CONVOLUTIONS, "resnet-last lenet-1 lenet-2"),
+    **chosen(COLUMNS, "cifar-5x5"),
+    "cs231n": Layer(100, 3, 31, 25, 3, stride=2, padding=1),
+    "alexnet-1": Layer(8, 3, 227, 96, 11, stride=4),
+}
 
 POOL = chosen(POOLINGS, "vgg-batch alexnet-batch lenet inception-56 5x5 spp")
 POOL["portrait"] = Layer(1, 16, 1500, 0, 2, stride=2, width=1000)

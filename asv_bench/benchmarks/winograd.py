@@ -1,4 +1,7 @@
-"""algorithm="winograd" of `slidedot.convolution`, beside "direct" and torch."""
+"""algorithm="winograd": its filters' transform, workspace and error.
+
+`Conv2d` times it as "auto", beside "direct" and torch.
+"""
 
 from functools import partial
 
@@ -8,43 +11,7 @@ import slidedot as sd
 from slidedot import _dispatch
 from slidedot.geometry import windows
 
-from . import peers
 from .shapes import CONVOLUTIONS, WINOGRAD, normal
-
-
-class Winograd:
-    params = (WINOGRAD, ("winograd", "direct", "torch"))
-    param_names = ("layer", "by")
-
-    def setup(self, layer, by):
-        shape = CONVOLUTIONS[layer]
-        arrays = map(normal, (shape.x, shape.weight, shape.filters, shape.y))
-        if by == "torch":
-            torch = peers.installed(peers.torch)
-            x, weight, bias, grad_out = map(torch.from_numpy, arrays)
-            self.forward = partial(torch.nn.functional.conv2d, x, weight, bias, padding=1)
-            backward = partial(
-                torch.ops.aten.convolution_backward,
-                *(grad_out, x, weight, [shape.filters], [1, 1], [1, 1], [1, 1], False, [0, 0], 1),
-            )
-            self.gradient_x = partial(backward, [True, False, False])
-            self.gradient_weight = partial(backward, [False, True, False])
-        else:
-            x, weight, bias, grad_out = arrays
-            how = {"padding": 1, "algorithm": by}
-            self.forward = partial(sd.conv2d, x, weight, bias, **how)
-            backward = partial(sd.conv2d_backward, grad_out, x, weight, **how)
-            self.gradient_x = partial(backward, need=("x",))
-            self.gradient_weight = partial(backward, need=("weight",))
-
-    def time_forward(self, layer, by):
-        self.forward()
-
-    def time_gradient_x(self, layer, by):
-        self.gradient_x()
-
-    def time_gradient_weight(self, layer, by):
-        self.gradient_weight()
 
 
 class Packed:
