@@ -658,11 +658,10 @@ def forward(
     return done
 
 
-def gradient_x(grad_out, weight, x, rows, columns, Py_ssize_t groups, int threads):
-    """grad_out (n, k, oh, ow), weight (k, c / groups, kh, kw) -> x (n, c, h, w), contiguous.
-
-    False where the workspace could not be had."""
-    cdef View gv = view(grad_out), wv = view(weight), xv = view(x)
+def gradient_x(grad_out, weight, bias, x, rows, columns, Py_ssize_t groups, int threads):
+    """grad_out (n, k, oh, ow), weight (k, c / groups, kh, kw), bias (c,) or None, which is added ->
+    x (n, c, h, w), contiguous. False where the workspace could not be had."""
+    cdef View gv = view(grad_out), wv = view(weight), bv = view(bias), xv = view(x)
     cdef Axis h = axis(rows), w = axis(columns)
     cdef Gather job
     cdef bint done = False
@@ -675,10 +674,10 @@ def gradient_x(grad_out, weight, x, rows, columns, Py_ssize_t groups, int thread
             if gradient_side(&job.w, &w):
                 if xv.itemsize == sizeof(float):
                     done = gather(<float *> xv.data, <float *> gv.data, <float *> wv.data,
-                                  <float *> NULL, <float *> NULL, &job, threads)
+                                  <float *> NULL, <float *> bv.data, &job, threads)
                 else:
                     done = gather(<double *> xv.data, <double *> gv.data, <double *> wv.data,
-                                  <double *> NULL, <double *> NULL, &job, threads)
+                                  <double *> NULL, <double *> bv.data, &job, threads)
                 free(job.w.origin)
             free(job.h.origin)
     return done

@@ -312,9 +312,10 @@ cdef inline Axis turned(const Axis *a) noexcept nogil:
     return t
 
 
-def gradient_x(grad_out, weight, x, rows, columns, Py_ssize_t groups, int threads):
-    """grad_out (n, c, oh, ow), weight (c, 1, kh, kw) -> x (n, c, h, w), contiguous."""
-    cdef View gv = view(grad_out), wv = view(weight), xv = view(x)
+def gradient_x(grad_out, weight, bias, x, rows, columns, Py_ssize_t groups, int threads):
+    """grad_out (n, c, oh, ow), weight (c, 1, kh, kw), bias (c,) or None -> x (n, c, h, w),
+    contiguous."""
+    cdef View gv = view(grad_out), wv = view(weight), bv = view(bias), xv = view(x)
     cdef Axis h = axis(rows), w = axis(columns), th = turned(&h), tw = turned(&w)
     cdef Walk walk
     cdef Py_ssize_t last = (h.kernel - 1) * wv.stride[2] + (w.kernel - 1) * wv.stride[3]
@@ -326,10 +327,10 @@ def gradient_x(grad_out, weight, x, rows, columns, Py_ssize_t groups, int thread
         wv.stride[3] = -wv.stride[3]
         if xv.itemsize == sizeof(float):
             done = walk_planes(<float *> xv.data, <float *> gv.data, <float *> wv.data + last, &wv,
-                               <float *> NULL, &walk, xv.size[0], False, threads)
+                               <float *> bv.data, &walk, xv.size[0], False, threads)
         else:
             done = walk_planes(<double *> xv.data, <double *> gv.data, <double *> wv.data + last,
-                               &wv, <double *> NULL, &walk, xv.size[0], False, threads)
+                               &wv, <double *> bv.data, &walk, xv.size[0], False, threads)
     return done
 
 

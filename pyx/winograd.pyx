@@ -526,11 +526,10 @@ def forward(
     return done
 
 
-def gradient_x(grad_out, weight, x, rows, columns, Py_ssize_t groups, int threads):
-    """grad_out (n, k, oh, ow), weight (k, c / groups, 3, 3) -> x (n, c, h, w), contiguous.
-
-    False where the workspace could not be had."""
-    cdef View gv = view(grad_out), wv = view(weight), xv = view(x)
+def gradient_x(grad_out, weight, bias, x, rows, columns, Py_ssize_t groups, int threads):
+    """grad_out (n, k, oh, ow), weight (k, c / groups, 3, 3), bias (c,) or None -> x (n, c, h, w),
+    contiguous. False where the workspace could not be had."""
+    cdef View gv = view(grad_out), wv = view(weight), bv = view(bias), xv = view(x)
     cdef Axis h = axis(rows), w = axis(columns)
     cdef Job job
     cdef bint done
@@ -540,7 +539,7 @@ def gradient_x(grad_out, weight, x, rows, columns, Py_ssize_t groups, int thread
         job.images, job.groups, job.outputs = gv.size[0], groups, wv.size[1]
         describe_weight(&job, &wv, job.x.channels, 1, 0)
         job.turned, job.relu = True, False
-        done = gather(<float *> xv.data, <float *> wv.data, NULL, NULL, &job, threads)
+        done = gather(<float *> xv.data, <float *> wv.data, NULL, <float *> bv.data, &job, threads)
     return done
 
 

@@ -8,6 +8,7 @@ integers and words.
 from dataclasses import dataclass
 
 import numpy as np
+from hypothesis import assume
 from hypothesis import strategies as st
 
 from slidedot import geometry
@@ -309,6 +310,112 @@ def convolutions(windows=windows(), batches=BATCHES):  # noqa: B008  a strategy 
         layouts=st.tuples(*[st.sampled_from(LAYOUTS)] * 4),
         seed=SEEDS,
     )
+
+
+@dataclass(frozen=True)
+class TransposedConvolution:
+    """A call of `conv_transpose2d`."""
+
+    batch: int | None
+    channels: tuple[int, int]  # input and output channels of one group
+    groups: int
+    size: tuple[int, int]
+    kernel_size: int | tuple[int, int]
+    stride: int | tuple[int, int]
+    padding: int | str | tuple
+    output_padding: int | tuple[int, int]
+    dilation: int | tuple[int, int]
+    with_bias: bool = True
+    out: str | None = None
+    layouts: tuple[str, str, str, str] = ("contiguous",) * 4
+    seed: int = 0
+
+    @property
+    def axes(self):
+        """The `geometry.Axis` of rows and columns of the convolution that it transposes."""
+        return geometry.transposed_windows(
+            "test",
+            self.size,
+            self.kernel_size,
+            self.stride,
+            self.padding,
+            self.output_padding,
+            self.dilation,
+        )
+
+    @property
+    def has_result(self):
+        try:
+            return bool(self.axes)
+        except ValueError:
+            return False
+
+    @property
+    def options(self):
+        """The keywords that `conv2d` takes as well."""
+        return {
+            "stride": self.stride,
+            "padding": self.padding,
+            "dilation": self.dilation,
+            "groups": self.groups,
+        }
+
+    @property
+    def x_shape(self):
+        return _batched(self.batch, self.channels[0] * self.groups, *self.size)
+
+    @property
+    def y_shape(self):
+        sizes = (axis.size for axis in self.axes)
+        return _batched(self.batch, self.channels[1] * self.groups, *sizes)
+
+    @property
+    def weight_shape(self):
+        kernel = (axis.kernel for axis in self.axes)
+        return (self.channels[0] * self.groups, self.channels[1], *kernel)
+
+    def arrays(self, dtype, numbers):
+        """Return x, weight, bias and the gradient of the output."""
+        rng = np.random.default_rng(self.seed)
+        outputs = self.channels[1] * self.groups
+        shapes = (self.x_shape, self.weight_shape, (outputs,), self.y_shape)
+        x, weight, bias, grad_out = (
+            lay_out(numbers(rng, shape).astype(dtype), layout)
+            for shape, layout in zip(shapes, self.layouts, strict=True)
+        )
+        return x, weight, bias if self.with_bias else None, grad_out
+
+    @property
+    def terms(self):
+        """The most terms that an output's sum has."""
+        kh, kw = self.weight_shape[2:]
+        return self.channels[0] * kh * kw + 1  # and the bias
+
+
+@st.composite
+def transposed_convolutions(draw, batches=BATCHES):
+    """Draw calls of `conv_transpose2d`."""
+    kernel, stride, dilation = draw(KERNELS), draw(STRIDES), draw(DILATIONS)
+    extra = [
+        st.integers(0, max(s, d) - 1) for s, d in zip(_both(stride), _both(dilation), strict=True)
+    ]
+    call = TransposedConvolution(
+        batch=draw(batches),
+        channels=draw(st.tuples(st.integers(1, 4), st.integers(1, 5))),
+        groups=draw(st.integers(1, 3)),
+        size=draw(st.tuples(st.integers(1, 9), st.integers(1, 14))),
+        kernel_size=kernel,
+        stride=stride,
+        padding=draw(_paddings((5, 5))),
+        output_padding=draw(st.one_of(st.just(0), st.tuples(*extra))),
+        dilation=dilation,
+        with_bias=draw(st.booleans()),
+        out=draw(OUTS),
+        layouts=draw(st.tuples(*[st.sampled_from(LAYOUTS)] * 4)),
+        seed=draw(SEEDS),
+    )
+    assume(call.has_result)
+    return call
 
 
 @dataclass(frozen=True)

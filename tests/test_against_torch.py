@@ -11,6 +11,7 @@ from strategies import (
     plane_calls,
     pool_windows,
     reals,
+    transposed_convolutions,
     windows,
 )
 
@@ -104,6 +105,36 @@ def test_conv2d_backward_on_reals(dtype, call):
         grads = sd.conv2d_backward(grad_out, x, weight, algorithm=algorithm, **call.options)
         for name, *sums in zip(grads._fields, grads, expected, magnitude, strict=True):
             assert_sums_close(*sums, call.terms[name])
+
+
+def torch_conv_transpose2d(call, x, weight, bias):
+    """The whole result, then cut: torch's own padding is symmetric and may leave nothing."""
+    keywords = {
+        "stride": [axis.stride for axis in call.axes],
+        "dilation": [axis.dilation for axis in call.axes],
+        "groups": call.groups,
+    }
+    if all(axis.before == axis.after for axis in call.axes) and call.padding != "same":
+        padding = [axis.before for axis in call.axes]
+        keywords |= {"padding": padding, "output_padding": call.output_padding}
+        return F.conv_transpose2d(x, weight, bias, **keywords)
+    y = F.conv_transpose2d(x, weight, **keywords)
+    rows, cols = call.axes
+    ends = [
+        max(0, axis.before + axis.size - size)
+        for axis, size in zip(call.axes, y.shape[-2:], strict=True)
+    ]
+    y = F.pad(y, (0, ends[1], 0, ends[0]))
+    y = y[..., rows.before : rows.before + rows.size, cols.before : cols.before + cols.size]
+    return y if bias is None else y + bias[:, None, None]
+
+
+@given(call=transposed_convolutions())
+def test_conv_transpose2d(dtype, call):
+    x, weight, bias, _ = call.arrays(dtype, integers)
+    keywords = {"output_padding": call.output_padding, **call.options}
+    y = sd.conv_transpose2d(x, weight, bias, **keywords)
+    assert_same(y, torch_conv_transpose2d(call, *tensors((x, weight, bias))).numpy())
 
 
 # ------------------------------------------------------------------------ columns

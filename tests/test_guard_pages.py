@@ -83,6 +83,13 @@ def run(at_end, dtype):
             assert np.allclose(out, y, atol=1e-3)
             sd.conv2d_backward(out, x, weight, **how)
             del how["algorithm"]
+        how["output_padding"] = stride - 1
+        zeros = guarded(np.zeros(channels, dtype))
+        image = sd.conv_transpose2d(out, weight, zeros, **how)
+        wide_out = guarded(np.zeros_like(image))
+        sd.conv_transpose2d(out, weight, zeros, out=wide_out, **how)
+        assert np.array_equal(wide_out, image)
+        del how["output_padding"]
         filters = guarded(rng.standard_normal((channels, 1, kh, kw)).astype(dtype))
         how["groups"] = channels
         y = sd.conv2d(x, filters, **how)
@@ -90,6 +97,8 @@ def run(at_end, dtype):
         sd.conv2d(x, filters, out=out, **how)
         assert np.array_equal(out, y)
         sd.conv2d_backward(out, x, filters, **how)
+        wide_out = guarded(np.zeros_like(sd.conv_transpose2d(out, filters, **how)))
+        sd.conv_transpose2d(out, filters, out=wide_out, **how)
         del how["groups"]
         cols = sd.im2col(x, (kh, kw), **how)
         out = guarded(np.zeros_like(cols))

@@ -37,7 +37,13 @@ USE_NUMPY = set(MAY_IMPORT) - {"__init__", "geometry", "_threads", "_dispatch", 
 
 #: All functions and types that a user may rely on, by where they are defined.
 PUBLIC = {
-    "convolution": {"conv2d", "conv2d_backward", "Conv2dGradients", "Conv2dPlan"},
+    "convolution": {
+        "conv2d",
+        "conv2d_backward",
+        "conv_transpose2d",
+        "Conv2dGradients",
+        "Conv2dPlan",
+    },
     "columns": {"im2col", "col2im"},
     "pooling": {"max_pool2d", "max_pool2d_backward"},
     "geometry": {

@@ -50,6 +50,16 @@ GOOD = {
         "groups": 2,
         "padding": 1,
     },
+    "conv_transpose2d": lambda: {
+        "x": normal(2, 4, 6, 7),
+        "weight": normal(4, 3, 3, 2),
+        "bias": normal(6),
+        "groups": 2,
+        "padding": 1,
+        "stride": 2,
+        "output_padding": 1,
+        "out": sevens(2, 6, 12, 13),
+    },
     "Conv2dPlan": lambda: {
         "weight": normal(6, 2, 3, 2),
         "bias": normal(6),
@@ -88,6 +98,7 @@ GOOD = {
 ARRAYS = {  # the floating arrays that each function reads
     "conv2d": ("x", "weight", "bias"),
     "conv2d_backward": ("grad_out", "x", "weight"),
+    "conv_transpose2d": ("x", "weight", "bias"),
     "Conv2dPlan": ("weight", "bias"),
     "im2col": ("x",),
     "col2im": ("cols",),
@@ -132,6 +143,7 @@ WINDOW = ("kernel_size", "stride", "dilation")
 PAIRS = {  # arguments that are an int or (h, w)
     "conv2d": ("stride", "dilation"),
     "conv2d_backward": ("stride", "dilation"),
+    "conv_transpose2d": ("stride", "dilation"),
     "Conv2dPlan": ("stride", "dilation", "input_size"),
     "im2col": WINDOW,
     "col2im": ("output_size", *WINDOW),
@@ -143,6 +155,7 @@ PAIRS = {  # arguments that are an int or (h, w)
 SCALARS = {  # arguments that are one int
     "conv2d": ("groups",),
     "conv2d_backward": ("groups",),
+    "conv_transpose2d": ("groups",),
     "Conv2dPlan": ("groups",),
     "conv_output_size": ("size", *WINDOW),
     "conv2d_parameters": ("in_channels", "out_channels", "groups"),
@@ -197,7 +210,10 @@ for function, name in [(f, name) for f, names in SCALARS.items() for name in nam
 
 # ------------------------------------------------------------------------------ padding
 
-PADDED = (*CONVOLUTIONS, "im2col", "col2im", "max_pool2d", "conv_output_size", "receptive_field")
+PADDED = (
+    *CONVOLUTIONS,
+    *("conv_transpose2d", "im2col", "col2im", "max_pool2d", "conv_output_size", "receptive_field"),
+)
 
 for function in PADDED:
     for value in NOT_INTS:
@@ -323,6 +339,38 @@ for shape in ((2, 0, 2, 3), (2, 4, 0, 3), (2, 4, 2, 0), (0, 2, 3), (0, 0, 2, 3))
         grad_out=normal(*shape),
         argmax=np.zeros(shape, np.int32),
     )
+
+# ------------------------------------------------------------------------------ transposed
+
+for value in NOT_INTS:
+    shown = reprlib.repr(value)
+    refuse("conv_transpose2d", TypeError, "output_padding", shown, output_padding=value)
+for value in (*NEGATIVE, *TOO_LARGE, (-1, 0), (0, 2**70), (), (1,), (1, 1, 1)):
+    shown = f"output_padding={value!r}"
+    refuse("conv_transpose2d", ValueError, "output_padding", shown, output_padding=value)
+for value in (2, (2, 0), (0, 2), *HUGE):  # the stride is 2
+    shown = f"output_padding={value!r}"
+    refuse("conv_transpose2d", ValueError, shown, "stride 2", output_padding=value)
+refuse(
+    *("conv_transpose2d", ValueError, "output_padding=3", "stride 2", "dilation 3"),
+    output_padding=3,
+    dilation=3,
+)
+for padding in (7, (7, 0), ((14, 0), (0, 0)), ((0, 0), (7, 8))):
+    shown = f"padding={padding!r}"
+    refuse("conv_transpose2d", ValueError, shown, "leaves nothing", padding=padding)
+for size in HUGE[2:]:  # beyond what a size counts
+    refuse("conv_transpose2d", ValueError, "too large", size, stride=size)
+    refuse("conv_transpose2d", ValueError, "too large", dilation=size)
+for shape in ((3, 3, 3, 2), (5, 3, 3, 2), (6, 2, 3, 2)):
+    refuse("conv_transpose2d", ValueError, "weight", 4, shape, weight=normal(*shape))
+refuse("conv_transpose2d", ValueError, "groups=3", "C=4", groups=3)
+for shape in ((), (6,), (4, 3, 3), (1, 4, 3, 3, 2), (4, 0, 3, 2), (4, 3, 0, 2), (4, 3, 3, 0)):
+    refuse("conv_transpose2d", ValueError, "weight", shape, weight=normal(*shape))
+for shape in ((), (6, 1), (4,), (7,), (0,)):
+    refuse("conv_transpose2d", ValueError, "bias", shape, bias=normal(*shape))
+for shape in ((6, 7), (1, 2, 4, 6, 7), (2, 0, 6, 7), (2, 4, 0, 7)):
+    refuse("conv_transpose2d", ValueError, "x", shape, x=normal(*shape))
 
 # ------------------------------------------------------------------------------ empty windows
 

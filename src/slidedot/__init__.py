@@ -9,7 +9,13 @@ from slidedot import layers, optim
 from slidedot._dispatch import show_config
 from slidedot._threads import get_num_threads, num_threads, set_num_threads
 from slidedot.columns import col2im, im2col
-from slidedot.convolution import Conv2dGradients, Conv2dPlan, conv2d, conv2d_backward
+from slidedot.convolution import (
+    Conv2dGradients,
+    Conv2dPlan,
+    conv2d,
+    conv2d_backward,
+    conv_transpose2d,
+)
 from slidedot.geometry import (
     ReceptiveField,
     conv2d_parameters,
@@ -30,6 +36,7 @@ __all__ = [
     "conv2d_backward",
     "conv2d_parameters",
     "conv_output_size",
+    "conv_transpose2d",
     "get_num_threads",
     "im2col",
     "layers",

@@ -7,9 +7,17 @@ import numpy as np
 
 from slidedot import _dispatch, _threads, _validation
 from slidedot.columns import col2im, im2col
-from slidedot.geometry import Axis, divide_channels, integer, pair, shown, windows
+from slidedot.geometry import (
+    Axis,
+    divide_channels,
+    integer,
+    pair,
+    shown,
+    transposed_windows,
+    windows,
+)
 
-__all__ = ["Conv2dGradients", "Conv2dPlan", "conv2d", "conv2d_backward"]
+__all__ = ["Conv2dGradients", "Conv2dPlan", "conv2d", "conv2d_backward", "conv_transpose2d"]
 
 ALGORITHMS = ("auto", "direct", "im2col", "winograd")
 ACTIVATIONS = (None, "relu")
@@ -58,9 +66,9 @@ class _Layer(NamedTuple):
         }
 
 
-def _filters(function, weight):
+def _filters(function, weight, axes="(K, C // groups, kh, kw)"):
     """Check a weight by itself."""
-    weight = _validation.floats(function, "weight", weight, (4,), "(K, C // groups, kh, kw)")
+    weight = _validation.floats(function, "weight", weight, (4,), axes)
     if 0 in weight.shape:
         raise ValueError(f"{function}: weight is an empty filter, got shape {weight.shape}")
     return weight
@@ -82,9 +90,28 @@ def _layer(function, x_shape, weight_shape, *window):
     return _Layer(*axes, groups)
 
 
+def _transposed_layer(function, x_shape, weight_shape, *window):
+    """The same of a transposed convolution: the layer whose gradient for its input it is; `window`
+    is stride, padding, output_padding, dilation and groups."""
+    stride, padding, output_padding, dilation, groups = window
+    groups = integer(function, "groups", groups)
+    channels = x_shape[1]
+    divide_channels(function, groups, C=channels)
+    if weight_shape[0] != channels:
+        raise ValueError(
+            f"{function}: weight must be (C = {channels}, K // groups, kh, kw), "
+            f"got shape {weight_shape}"
+        )
+    axes = transposed_windows(
+        function, x_shape[2:], weight_shape[2:], stride, padding, output_padding, dilation
+    )
+    return _Layer(*axes, groups)
+
+
 #: A network calls with the same few shapes over and over. What is no plain int or str, and might be
 #: equal to one, is checked each time.
 _known_layer = functools.lru_cache(maxsize=256)(_layer)
+_known_transposed_layer = functools.lru_cache(maxsize=256)(_transposed_layer)
 _PLAIN = {int, str}
 
 
@@ -92,19 +119,22 @@ def _plain(value):
     return type(value) in _PLAIN or (type(value) is tuple and all(map(_plain, value)))
 
 
+def _all_plain(window):
+    return _PLAIN.issuperset(map(type, window)) or all(map(_plain, window))
+
+
 def _layer_of(function, x, weight, *window):
-    if _PLAIN.issuperset(map(type, window)) or all(map(_plain, window)):
-        return _known_layer(function, x.shape, weight.shape, *window)
-    return _layer(function, x.shape, weight.shape, *window)
+    layer = _known_layer if _all_plain(window) else _layer
+    return layer(function, x.shape, weight.shape, *window)
 
 
-def _bias(function, bias, weight):
-    """Check a bias; return it contiguous."""
+def _bias(function, bias, weight, channels):
+    """Check a bias of so many output channels."""
     if bias is None:
         return None
     bias = _validation.floats(function, "bias", bias, (1,), "(K,)")
     _validation.one_dtype(function, "weight", weight, "bias", bias)
-    _validation.shape(function, "bias", bias, weight.shape[:1])
+    _validation.shape(function, "bias", bias, (channels,))
     return bias
 
 
@@ -246,7 +276,7 @@ def conv2d(
     _validation.one_dtype(function, "x", x, "weight", weight)
     layer = _layer_of(function, x, weight, stride, padding, dilation, groups)
     algorithm = _chosen(function, algorithm, weight, layer)
-    bias = _bias(function, bias, weight)
+    bias = _bias(function, bias, weight, weight.shape[0])
     relu = activation == "relu"
     return _forward(function, x, single, weight, bias, layer, relu, algorithm, out)
 
@@ -270,8 +300,7 @@ def _forward(function, x, single, weight, bias, layer, relu, algorithm, out, pac
         y = _validation.output(function, out, given, x.dtype.type, x=x, weight=weight, bias=bias)
     result = y[None] if single else y
     x, weight = _validation.plain(x), _validation.plain(weight)
-    if bias is not None:
-        bias = np.ascontiguousarray(_validation.plain(bias))
+    bias = _contiguous(bias)
     if algorithm == "im2col":
         _forward_im2col(function, x, weight, bias, result, layer, relu)
     elif y.size:
@@ -285,6 +314,10 @@ def _forward(function, x, single, weight, bias, layer, relu, algorithm, out, pac
             ),
         )
     return _validation.deliver(y, out)
+
+
+def _contiguous(bias):
+    return None if bias is None else np.ascontiguousarray(_validation.plain(bias))
 
 
 def _columns(function, x, h, w):
@@ -376,7 +409,7 @@ class Conv2dPlan:
         size = pair(function, "input_size", input_size)
         layer = _layer(function, (1, self._channels, *size), weight.shape, *self._window)
         algorithm = _chosen(function, algorithm, weight, layer)
-        bias = _bias(function, bias, weight)
+        bias = _bias(function, bias, weight, weight.shape[0])
         self._weight = np.array(weight, weight.dtype.newbyteorder("="), order="C")
         self._bias = None if bias is None else np.array(bias, bias.dtype.newbyteorder("="))
         self._relu = activation == "relu"
@@ -639,10 +672,7 @@ def _backward_kernels(function, kernels, grad_out, x_in, weight_in, layer, x, we
                 gradient.fill(0)
         return
     if x is not None:
-        gradient_x = kernels.gradient_x
-        if max(h.stride, w.stride) > 2:  # whose gaps the depthwise one would fill with zeros
-            gradient_x = _dispatch.kernels.convolution.gradient_x
-        _validation.workspace(function, gradient_x(grad_out, weight_in, x, h, w, groups, threads))
+        _gradient_x(function, kernels, grad_out, weight_in, None, layer, x)
     if weight is not None:
         _validation.workspace(
             function, kernels.gradient_weight(grad_out, x_in, weight, h, w, groups, threads)
@@ -650,6 +680,17 @@ def _backward_kernels(function, kernels, grad_out, x_in, weight_in, layer, x, we
     if bias is not None:
         threads = _threads.threads_for(grad_out.size)
         _dispatch.kernels.convolution.gradient_bias(grad_out, bias, threads)
+
+
+def _gradient_x(function, kernels, grad_out, weight, bias, layer, x):
+    """Fill x (n, c, h, w); `bias` (c,) is added."""
+    h, w, groups = layer
+    if max(h.stride, w.stride) > 2:  # whose gaps the depthwise kernel would fill with zeros
+        kernels = _dispatch.kernels.convolution
+    threads = _threads.threads_for(grad_out.size * weight[0].size)
+    _validation.workspace(
+        function, kernels.gradient_x(grad_out, weight, bias, x, h, w, groups, threads)
+    )
 
 
 def _backward_im2col(function, grad_out, x_in, weight_in, layer, x, weight, bias):
@@ -673,3 +714,107 @@ def _backward_im2col(function, grad_out, x_in, weight_in, layer, x, weight, bias
             col2im(grad_cols, x.shape[2:], kernel_size, out=x[i], **arguments)
     if bias is not None:
         np.sum(grad_out, axis=(0, 2, 3), out=bias)
+
+
+def conv_transpose2d(
+    x,
+    weight,
+    bias=None,
+    *,
+    stride=1,
+    padding=0,
+    output_padding=0,
+    dilation=1,
+    groups=1,
+    out=None,
+):
+    """Lay the filters down, each weighted by a pixel, and add up where they overlap.
+
+    The transpose of `conv2d` as a matrix, and so its gradient for the input: ``y[n, k, i] =
+    bias[k] + sum over c, tap, o of weight[c, k, tap] * x[n, c, o]`` where ``i = o * stride +
+    tap * dilation - before``. With a stride the result is the larger image. Its height is
+    ``(H - 1) * stride - top - bottom + dilation * (kh - 1) + output_padding + 1``, its width
+    likewise.
+
+    Parameters
+    ----------
+    x : ndarray, (N, C, H, W) or (C, H, W), float32 or float64
+        A batch of images, or one. Any strides.
+    weight : ndarray, (C, K // groups, kh, kw), the dtype of `x`
+        The weight of the `conv2d` that it transposes, from K channels to C.
+    bias : ndarray, (K,), optional
+        A number added to each output channel.
+    stride, dilation : int or (int, int)
+        The step between the places where filters are laid and between a filter's taps, in pixels
+        of the result.
+    padding : int, (int, int), ((int, int), (int, int)), "valid" or "same"
+        Pixels that the result loses: all round, ``(h, w)``, or ``((top, bottom), (left, right))``.
+        "same" leaves ``H * stride`` rows.
+    output_padding : int or (int, int)
+        Pixels that the result gains at the bottom and right, less than the stride or the dilation:
+        a convolution with a stride gives inputs of several sizes one output size, and this tells
+        them apart.
+    groups : int
+        Input and output channels fall into so many groups, each convolved by itself.
+    out : ndarray, optional
+        Where to put the result.
+
+    Returns
+    -------
+    ndarray, (N, K, OH, OW) or (K, OH, OW)
+        Of the dtype of `x`.
+
+    Raises
+    ------
+    ValueError
+        Shapes that do not fit, a number out of range, padding that leaves nothing, an `out` that
+        does not fit.
+    TypeError
+        An array of another dtype, a number that is not an integer.
+    MemoryError
+        The result or the workspace does not fit into memory.
+
+    See Also
+    --------
+    conv2d_backward : Its own gradients: for `x` ``conv2d(grad_out, weight)`` with the same stride,
+        padding and dilation, for `weight` that of `conv2d` with `x` and `grad_out` in each other's
+        place.
+
+    Notes
+    -----
+    As in `conv2d_backward` with ``algorithm="auto"``, 3x3 filters with stride and dilation 1 in
+    float32 may be served by Winograd's algorithm.
+
+    References
+    ----------
+    Dumoulin and Visin, "A guide to convolution arithmetic for deep learning", chapter 4,
+    arXiv 1603.07285.
+
+    Examples
+    --------
+    Each pixel lays its filter down, two apart; in the middle two of them overlap:
+
+    >>> import numpy as np, slidedot as sd
+    >>> x = np.array([[[1.0, 10.0]]])
+    >>> sd.conv_transpose2d(x, np.array([[[[1.0, 2.0, 3.0]]]]), stride=2)
+    array([[[ 1.,  2., 13., 20., 30.]]])
+    """
+    function = "conv_transpose2d"
+    x, single = _validation.images(function, "x", x)
+    weight = _filters(function, weight, "(C, K // groups, kh, kw)")
+    _validation.one_dtype(function, "x", x, "weight", weight)
+    window = stride, padding, output_padding, dilation, groups
+    known = _known_transposed_layer if _all_plain(window) else _transposed_layer
+    layer = known(function, x.shape, weight.shape, *window)
+    channels = weight.shape[1] * layer.groups
+    bias = _bias(function, bias, weight, channels)
+    shape = (x.shape[0], channels, layer.h.size, layer.w.size)
+    given = shape[1:] if single else shape
+    y = _validation.output(function, out, given, x.dtype.type, x=x, weight=weight, bias=bias)
+    x, weight = _validation.plain(x), _validation.plain(weight)
+    if y.size:
+        algorithm = _chosen(function, "auto", weight, layer)
+        kernels = _kernels_of(_dispatch.kernels, algorithm, weight, layer)
+        result = y[None] if single else y
+        _gradient_x(function, kernels, x, weight, _contiguous(bias), layer, result)
+    return _validation.deliver(y, out)

@@ -149,6 +149,46 @@ def windows(function, size, kernel_size, stride, padding, dilation, ceil_mode=Fa
     )
 
 
+def transposed_windows(function, size, kernel_size, stride, padding, output_padding, dilation):
+    """Return the axes of the convolution whose transpose makes its input's size of `size`.
+
+    Each `Axis` is that convolution's: its ``out`` is `size`, its ``size`` the result's. Padding
+    "same" makes ``size * stride`` pixels.
+    """
+    kernel = pair(function, "kernel_size", kernel_size)
+    stride = pair(function, "stride", stride)
+    dilation = pair(function, "dilation", dilation)
+    extra = pair(function, "output_padding", output_padding, 0)
+    cut = _split_padding(function, padding)
+    axes = []
+    for i, name in enumerate(("height", "width")):
+        if extra[i] >= max(stride[i], dilation[i]):
+            raise ValueError(
+                f"{function}: output_padding must be less than the stride or the dilation, "
+                f"got output_padding={shown(output_padding)} with stride {stride[i]} and dilation "
+                f"{dilation[i]}"
+            )
+        span = dilation[i] * (kernel[i] - 1) + 1
+        full = (size[i] - 1) * stride[i] + span
+        same = size[i] * stride[i]
+        before, after = _axis_padding(function, cut[i], same, kernel[i], stride[i], dilation[i])
+        if cut[i] == "same":
+            full = same + before + after
+        out = full + extra[i] - before - after
+        if full + extra[i] > SSIZE_MAX:
+            raise ValueError(
+                f"{function}: the result's {name} is too large: {size[i]} pixels with stride "
+                f"{stride[i]} and taps over {span} pixels"
+            )
+        if out < 1:
+            raise ValueError(
+                f"{function}: padding={shown(padding)} leaves nothing of the result's {name}: "
+                f"{full + extra[i]} pixels without it"
+            )
+        axes.append(Axis(out, kernel[i], stride[i], dilation[i], before, after, size[i]))
+    return tuple(axes)
+
+
 def _first_step_into(step, modulus, low, high):
     """Smallest t >= 0 with low <= step * t mod modulus <= high, or None (as Euclid's algorithm)."""
     if low == 0:

@@ -25,6 +25,7 @@ __all__ = [
     "col2im",
     "conv2d",
     "conv2d_backward",
+    "conv_transpose2d",
     "im2col",
     "max_pool2d",
     "max_pool2d_backward",
@@ -236,6 +237,64 @@ def conv2d_backward(
         weight=_deliver(grad_filters, x, False) if "weight" in need else None,
         bias=_deliver(grad_biases, x, False) if "bias" in need else None,
     )
+
+
+def conv_transpose2d(
+    x,
+    weight,
+    bias=None,
+    *,
+    stride=1,
+    padding=0,
+    output_padding=0,
+    dilation=1,
+    groups=1,
+    out=None,
+):
+    """Lay a filter down for each pixel, weighted by it; where filters overlap they add up.
+
+    Parameters
+    ----------
+    x, weight, bias, stride, padding, output_padding, dilation, groups, out
+        As for `slidedot.conv_transpose2d`.
+
+    Returns
+    -------
+    ndarray (N, K, OH, OW)
+        The sums, of the dtype of `x`.
+
+    Raises
+    ------
+    ValueError
+        Sizes without a result, as for `slidedot.conv_transpose2d`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> conv_transpose2d(np.array([[[1.0, 10.0]]]), np.array([[[[1.0, 2.0]]]]), stride=3)
+    array([[[ 1.,  2.,  0., 10., 20.]]])
+    """
+    images = _batch(x, 4)
+    filters = _batch(weight, 4)
+    outputs = filters.shape[1] * groups
+    axes = geometry.transposed_windows(
+        "conv_transpose2d",
+        images.shape[2:],
+        filters.shape[2:],
+        stride,
+        padding,
+        output_padding,
+        dilation,
+    )
+    room = [max(axis.before + axis.size, (axis.out - 1) * axis.stride + axis.span) for axis in axes]
+    padded = np.zeros((len(images), outputs, *room))
+    for k, c in _split(filters, groups):
+        for i, j, h, w in _slide(axes):
+            padded[:, k, h, w] += np.einsum("nc,ckhw->nkhw", images[:, c, i, j], filters[c])
+    y = _crop(padded, axes)
+    if bias is not None:
+        y = y + np.array(bias, np.float64)[:, None, None]
+    return _deliver(y, x, x.ndim == 3, out)
 
 
 # ---------------------------------------------------------------------------------- columns
