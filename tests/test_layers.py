@@ -11,9 +11,10 @@ import pytest
 from checks import assert_sums_close
 from strategies import LAYOUTS, integers, lay_out
 
-from slidedot import conv2d, layers, max_pool2d
+from slidedot import conv2d, layers, max_pool2d, receptive_field
 from slidedot.layers import (
     Conv2d,
+    ConvTranspose2d,
     Flatten,
     Linear,
     MaxPool2d,
@@ -96,6 +97,29 @@ def test_conv2d_gradients(options, batch):
     layer = Conv2d(2, 4, (3, 2), dtype=np.float64, **options)
     set_integers(layer, rng)
     assert_gradients_exact(layer, integers(rng, (*batch, 2, 5, 6)), rng)
+
+
+@pytest.mark.parametrize("batch", [(), (2,)], ids=["single image", "batch"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"bias": False},
+        {"stride": (2, 1), "padding": ((1, 0), (0, 2))},
+        {"stride": 2, "padding": "same"},
+        {"stride": 4, "padding": "same"},  # wider than the filter: pixels that no tap reaches
+        {"stride": 2, "output_padding": 1, "groups": 2},
+        {"dilation": 3, "output_padding": (2, 1), "padding": (2, 1)},
+        # nothing but the bias reaches what is left
+        {"stride": 3, "kernel_size": 1, "padding": ((5, 0), (0, 0)), "output_padding": 2},
+    ],
+    ids=str,
+)
+def test_conv_transpose2d_gradients(options, batch):
+    rng = np.random.default_rng(1)
+    layer = ConvTranspose2d(2, 4, **{"kernel_size": (3, 2)} | options, dtype=np.float64)
+    set_integers(layer, rng)
+    assert_gradients_exact(layer, integers(rng, (*batch, 2, 2, 3)), rng)
 
 
 @pytest.mark.parametrize("batch", [(), (2,)], ids=["single image", "batch"])
@@ -249,8 +273,9 @@ def test_same_as_torch():
         nn.ReLU(),
         nn.MaxPool2d(3, stride=2, padding=1),
         nn.Sequential(nn.Conv2d(4, 6, (2, 3), stride=(1, 2), dilation=2, bias=False), nn.ReLU()),
+        nn.ConvTranspose2d(6, 4, 3, stride=2, padding=1, output_padding=1, groups=2),
         nn.Flatten(),
-        nn.Linear(24, 5),
+        nn.Linear(64, 5),
     ).double()
     model = Sequential(
         Conv2d(2, 4, 3, padding=1, groups=2, dtype=np.float64),
@@ -259,8 +284,9 @@ def test_same_as_torch():
         Sequential(
             Conv2d(4, 6, (2, 3), stride=(1, 2), dilation=2, bias=False, dtype=np.float64), ReLU()
         ),
+        ConvTranspose2d(6, 4, 3, stride=2, padding=1, output_padding=1, groups=2, dtype=np.float64),
         Flatten(),
-        Linear(24, 5, dtype=np.float64),
+        Linear(64, 5, dtype=np.float64),
     )
     rng = np.random.default_rng(9)
     set_integers(model, rng)
@@ -465,7 +491,14 @@ def test_input_gradient_is_skipped(monkeypatch, activation):
 
 @pytest.mark.parametrize(
     "layer",
-    [Conv2d(2, 2, 3, rng=0), MaxPool2d(2), ReLU(), Flatten(), Linear(4, 2, rng=0)],
+    [
+        Conv2d(2, 2, 3, rng=0),
+        ConvTranspose2d(2, 2, 3, rng=0),
+        MaxPool2d(2),
+        ReLU(),
+        Flatten(),
+        Linear(4, 2, rng=0),
+    ],
     ids=repr,
 )
 def test_backward_without_input_gradient_is_none(layer):
@@ -481,6 +514,7 @@ def every_layer():
     return [
         (Conv2d(2, 2, 3, rng=0), image),
         (Conv2d(2, 2, 3, activation="relu", rng=0), image),
+        (ConvTranspose2d(2, 2, 3, rng=0), image),
         (MaxPool2d(2), image),
         (ReLU(), image),
         (Flatten(), image),
@@ -564,6 +598,8 @@ def test_initial_weights():
     for layer, inputs in [
         (Conv2d(16, 64, (5, 3), groups=2, rng=0), 8 * 5 * 3),
         (Linear(300, 200, rng=0), 300),
+        # of the outputs of each phase of its stride, on average
+        (ConvTranspose2d(64, 64, 4, stride=2, groups=2, rng=0), 32 * 4 * 4 / (2 * 2)),
     ]:
         n = layer.weight.size
         # mean and variance of n normal numbers have standard errors sigma / sqrt(n) and
@@ -575,7 +611,14 @@ def test_initial_weights():
         assert not layer.bias.any()
 
 
-@pytest.mark.parametrize("make", [lambda **k: Conv2d(3, 4, 5, **k), lambda **k: Linear(6, 7, **k)])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda **k: Conv2d(3, 4, 5, **k),
+        lambda **k: ConvTranspose2d(3, 4, 5, **k),
+        lambda **k: Linear(6, 7, **k),
+    ],
+)
 def test_seeds(make):
     weight = make(rng=1).weight
     np.testing.assert_array_equal(make(rng=1).weight, weight)
@@ -691,6 +734,18 @@ def test_load_refuses_what_is_no_mapping():
         (lambda: Conv2d(1, 1, 3, dtype=None), TypeError, "dtype must be .*got None"),
         (lambda: Conv2d(1, 1, 3, rng=-1), ValueError, "Conv2d: rng must be >= 0, got rng=-1"),
         (lambda: Conv2d(1, 1, 3, rng="seed"), TypeError, "Conv2d: rng must be an int, got 'seed'"),
+        (
+            lambda: ConvTranspose2d(1, 1, 3, stride=2, output_padding=(1, 2)),
+            ValueError,
+            r"ConvTranspose2d: output_padding must be less .*\(1, 2\) with stride 2 and dilation 1",
+        ),
+        (
+            lambda: ConvTranspose2d(1, 1, 3, output_padding=0.0),
+            TypeError,
+            "ConvTranspose2d: output_padding must be an int",
+        ),
+        (lambda: ConvTranspose2d(1, 1, 3, padding=-1), ValueError, "ConvTranspose2d: padding must"),
+        (lambda: ConvTranspose2d(3, 4, 3, groups=2), ValueError, "groups=2 .* in_channels=3"),
         (lambda: MaxPool2d(0), ValueError, "MaxPool2d: kernel_size must be >= 1"),
         (lambda: MaxPool2d(2, stride=0), ValueError, "MaxPool2d: stride must be >= 1"),
         (lambda: MaxPool2d(2, padding=(0, -1)), ValueError, "MaxPool2d: padding must be >= 0"),
@@ -731,6 +786,10 @@ def test_pool_takes_its_stride_from_the_kernel():
         (
             Conv2d(1, 1, 2, padding=((1, 0), (0, 1)), dilation=(1, 2)),
             "Conv2d(1, 1, 2, padding=((1, 0), (0, 1)), dilation=(1, 2))",
+        ),
+        (
+            ConvTranspose2d(2, 4, 4, stride=2, padding=1, output_padding=(0, 1), groups=2),
+            "ConvTranspose2d(2, 4, 4, stride=2, padding=1, output_padding=(0, 1), groups=2)",
         ),
         (MaxPool2d(2), "MaxPool2d(2)"),
         (MaxPool2d((2, 3)), "MaxPool2d((2, 3))"),
@@ -803,6 +862,28 @@ def test_summary_of_rectangles_and_same_padding():
         ("(4, 4, 9)", "64", "3 x 5", "2,160"),
         ("(4, 2, 5)", "0", "5 x 6", "0"),
     ]
+
+
+def test_summary_of_an_autoencoder():
+    """A transposed convolution uses each weight for each pixel of its input."""
+    model = Sequential(
+        Conv2d(1, 4, 3, stride=2, padding=1),
+        ConvTranspose2d(4, 2, 4, stride=2, padding=1),
+        Conv2d(2, 1, 3, padding=1),
+    )
+    rows = rows_of(model.summary((1, 8, 8)))
+    assert [row[-4:] for row in rows[3:6]] == [
+        ("(4, 4, 4)", "40", "3 x 3", "576"),
+        ("(2, 8, 8)", "130", "varies", "2,048"),
+        ("(1, 8, 8)", "19", "varies", "1,152"),
+    ]
+
+
+def test_a_transposed_convolution_has_no_one_receptive_field():
+    with pytest.raises(
+        ValueError, match=r"receptive_field: .* a transposed convolution .*got Conv"
+    ):
+        receptive_field([Conv2d(1, 1, 3), ConvTranspose2d(1, 1, 2, stride=2)])
 
 
 def test_summary_without_images():

@@ -149,6 +149,18 @@ def windows(function, size, kernel_size, stride, padding, dilation, ceil_mode=Fa
     )
 
 
+def output_padding_pair(function, output_padding, stride, dilation):
+    """Return `output_padding` as ``(h, w)``: less than the stride or the dilation, given so."""
+    extra = pair(function, "output_padding", output_padding, 0)
+    for e, s, d in zip(extra, stride, dilation, strict=True):
+        if e >= max(s, d):
+            raise ValueError(
+                f"{function}: output_padding must be less than the stride or the dilation, got "
+                f"output_padding={shown(output_padding)} with stride {s} and dilation {d}"
+            )
+    return extra
+
+
 def transposed_windows(function, size, kernel_size, stride, padding, output_padding, dilation):
     """Return the axes of the convolution whose transpose makes its input's size of `size`.
 
@@ -158,16 +170,10 @@ def transposed_windows(function, size, kernel_size, stride, padding, output_padd
     kernel = pair(function, "kernel_size", kernel_size)
     stride = pair(function, "stride", stride)
     dilation = pair(function, "dilation", dilation)
-    extra = pair(function, "output_padding", output_padding, 0)
+    extra = output_padding_pair(function, output_padding, stride, dilation)
     cut = _split_padding(function, padding)
     axes = []
     for i, name in enumerate(("height", "width")):
-        if extra[i] >= max(stride[i], dilation[i]):
-            raise ValueError(
-                f"{function}: output_padding must be less than the stride or the dilation, "
-                f"got output_padding={shown(output_padding)} with stride {stride[i]} and dilation "
-                f"{dilation[i]}"
-            )
         span = dilation[i] * (kernel[i] - 1) + 1
         full = (size[i] - 1) * stride[i] + span
         same = size[i] * stride[i]
@@ -299,6 +305,11 @@ class ReceptiveField(NamedTuple):
 
 def _layer_window(layer):
     """Return (kernel_size, stride, padding, dilation) of an entry of `receptive_field`."""
+    if hasattr(layer, "output_padding"):
+        raise ValueError(
+            "receptive_field: the outputs of a transposed convolution see fields of different "
+            f"sizes, got {layer!r}"
+        )
     if hasattr(layer, "kernel_size"):
         return layer.kernel_size, layer.stride, layer.padding, getattr(layer, "dilation", 1)
     if isinstance(layer, (tuple, list)):
@@ -337,8 +348,8 @@ def receptive_field(layers):
     Raises
     ------
     ValueError
-        A number out of range, a fully connected layer, or padding "same" with a stride over 1,
-        which places the windows by the input's size.
+        A number out of range, a fully connected or transposed layer, or padding "same" with a
+        stride over 1, which places the windows by the input's size.
     TypeError
         A number that is not an integer.
 

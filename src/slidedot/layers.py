@@ -16,12 +16,28 @@ import math
 import numpy as np
 
 from slidedot import _validation
-from slidedot.convolution import ACTIVATIONS, Conv2dPlan, conv2d, conv2d_backward
-from slidedot.geometry import divide_channels, integer, pair, receptive_field, shown, windows
+from slidedot.convolution import (
+    ACTIVATIONS,
+    Conv2dPlan,
+    conv2d,
+    conv2d_backward,
+    conv_transpose2d,
+)
+from slidedot.geometry import (
+    divide_channels,
+    integer,
+    output_padding_pair,
+    pair,
+    receptive_field,
+    shown,
+    transposed_windows,
+    windows,
+)
 from slidedot.pooling import max_pool2d, max_pool2d_backward
 
 __all__ = [
     "Conv2d",
+    "ConvTranspose2d",
     "Flatten",
     "Linear",
     "MaxPool2d",
@@ -41,8 +57,9 @@ def _floats(function, name, value, dtype):
     return array
 
 
-def _kaiming(function, shape, dtype, rng):
-    """Draw weights ``(outputs, ...inputs of one output)`` with variance ``2 / inputs``."""
+def _kaiming(function, shape, dtype, rng, inputs=None):
+    """Draw weights with variance ``2 / inputs``; `shape` is ``(outputs, ...inputs of one output)``
+    where `inputs` is not given."""
     try:
         kind = np.dtype(dtype).type
     except TypeError:
@@ -53,7 +70,7 @@ def _kaiming(function, shape, dtype, rng):
         if rng is not None:
             rng = integer(function, "rng", rng, 0)
         rng = np.random.default_rng(rng)
-    scale = math.sqrt(2 / math.prod(shape[1:]))
+    scale = math.sqrt(2 / (inputs or math.prod(shape[1:])))
     # drawn in float64, so that a seed means the same weights in both dtypes
     return (scale * rng.standard_normal(shape)).astype(kind)
 
@@ -357,6 +374,149 @@ class Conv2d(_Layer):
         grads = conv2d_backward(grad_out, x, self.weight, need=need, **self._window())
         self.grads = {name: getattr(grads, name) for name in self.parameters()}
         return grads.x
+
+
+class ConvTranspose2d(_Layer):
+    """Transposed convolution layer: each pixel lays down a filter, and a stride enlarges the image.
+
+    Takes ``(N, in_channels, H, W)`` or ``(in_channels, H, W)`` and returns
+    ``(N, out_channels, OH, OW)`` or ``(out_channels, OH, OW)``, as `slidedot.conv_transpose2d` with
+    these arguments. The weights start normal with variance 2 over the number of products that an
+    output sums up, ``(in_channels // groups) * kh * kw / (stride h * stride w)``, the biases at
+    zero.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+        Channels of the input and of the output; multiples of `groups`.
+    kernel_size : int or (int, int)
+        Taps of a filter, ``(kh, kw)``.
+    stride, dilation : int or (int, int)
+        Pixels of the result between filters and between taps.
+    padding : int, (int, int), ((int, int), (int, int)), "valid" or "same"
+        Pixels that the result loses all round.
+    output_padding : int or (int, int)
+        Pixels that it gains at the bottom and right; less than the stride or the dilation.
+    groups : int
+        Groups of channels that do not see each other.
+    bias : bool
+        Whether each output channel has a bias.
+    dtype : numpy.float32 or numpy.float64
+        Of the parameters, and so of the input.
+    rng : None, int or numpy.random.Generator
+        Where the weights come from: a seed, or one generator shared by a network's layers.
+
+    Attributes
+    ----------
+    weight : ndarray (in_channels, out_channels // groups, kh, kw)
+    bias : ndarray (out_channels,) or None
+    grads : dict of str to ndarray
+        The gradients of the last backward pass, under the names of `parameters`.
+
+    Raises
+    ------
+    ValueError
+        A number out of range, channels that `groups` does not divide.
+    TypeError
+        A number that is not an integer, a dtype or rng of another kind.
+
+    Examples
+    --------
+    An image of twice the size:
+
+    >>> import numpy as np
+    >>> layer = ConvTranspose2d(8, 3, 4, stride=2, padding=1, rng=0)
+    >>> layer(np.zeros((1, 8, 16, 16), np.float32)).shape
+    (1, 3, 32, 32)
+    """
+
+    def __init__(
+        self,
+        in_channels,
+        out_channels,
+        kernel_size,
+        *,
+        stride=1,
+        padding=0,
+        output_padding=0,
+        dilation=1,
+        groups=1,
+        bias=True,
+        dtype=np.float32,
+        rng=None,
+    ):
+        super().__init__()
+        function = "ConvTranspose2d"
+        self.in_channels = integer(function, "in_channels", in_channels)
+        self.out_channels = integer(function, "out_channels", out_channels)
+        self.groups = integer(function, "groups", groups)
+        divide_channels(
+            function, self.groups, in_channels=self.in_channels, out_channels=self.out_channels
+        )
+        _set_window(self, kernel_size, stride, padding, dilation)
+        self.output_padding = output_padding_pair(
+            function, output_padding, self.stride, self.dilation
+        )
+        shape = (self.in_channels, self.out_channels // self.groups, *self.kernel_size)
+        products = self.in_channels // self.groups * math.prod(self.kernel_size)
+        inputs = max(1, products / math.prod(self.stride))
+        self.weight = _kaiming(function, shape, dtype, rng, inputs)
+        self.bias = np.zeros(self.out_channels, self.weight.dtype) if bias else None
+
+    def __repr__(self):
+        return _text(
+            self,
+            self.in_channels,
+            self.out_channels,
+            self.kernel_size,
+            stride=(self.stride, 1),
+            padding=(self.padding, 0),
+            output_padding=(self.output_padding, 0),
+            dilation=(self.dilation, 1),
+            groups=(self.groups, 1),
+            bias=(self.bias is not None, True),
+        )
+
+    def _window(self):
+        return {"stride": self.stride, "dilation": self.dilation, "groups": self.groups}
+
+    def _forward(self, x, training):
+        y = conv_transpose2d(
+            x,
+            self.weight,
+            self.bias,
+            padding=self.padding,
+            output_padding=self.output_padding,
+            **self._window(),
+        )
+        return y, np.asarray(x)
+
+    def _backward(self, x, grad_out, need_input_grad):
+        axes = transposed_windows(
+            *("ConvTranspose2d", x.shape[-2:], self.kernel_size, self.stride, self.padding),
+            *(self.output_padding, self.dilation),
+        )
+        # the part of the result that filters reach, and the convolution over it
+        ends = [(axis.out - 1) * axis.stride + axis.span - axis.before for axis in axes]
+        rows, columns = (min(axis.size, end) for axis, end in zip(axes, ends, strict=True))
+        if min(rows, columns) < 1:
+            grad_x, grad_weight = np.zeros_like(x, order="C"), np.zeros_like(self.weight)
+        else:
+            reached = grad_out[..., :rows, :columns]
+            window = self._window()
+            window["padding"] = (
+                (axes[0].before, ends[0] - rows),
+                (axes[1].before, ends[1] - columns),
+            )
+            grad_x = conv2d(reached, self.weight, **window) if need_input_grad else None
+            grads = conv2d_backward(x, reached, self.weight, need=("weight",), **window)
+            grad_weight = grads.weight
+        self.grads = {"weight": grad_weight}
+        if self.bias is not None:
+            images = grad_out.reshape(-1, *grad_out.shape[-3:])
+            total = images.sum(axis=(0, 2, 3), dtype=np.float64)
+            self.grads["bias"] = total.astype(self.bias.dtype)
+        return grad_x if need_input_grad else None
 
 
 def _set_window(layer, kernel_size, stride, padding, dilation):
@@ -678,8 +838,9 @@ class Sequential(_Layer):
         -------
         str
             A line per layer, then totals: output shape, number of parameters, receptive field
-            (pixels of the input that one output sees, padding included; "all" from the first
-            fully connected layer on), and multiply-adds for one input.
+            (pixels of the input that one output sees, padding included; "varies" from the first
+            transposed convolution on, "all" from the first fully connected layer on), and
+            multiply-adds for one input.
 
         Raises
         ------
@@ -724,6 +885,8 @@ class Sequential(_Layer):
             y = layer.forward(x)
             if isinstance(layer, Linear):
                 field = "all"
+            elif field == "varies" or hasattr(layer, "output_padding"):
+                field = "varies"  # from one output of a transposed convolution to the next
             elif hasattr(layer, "kernel_size"):
                 # padding moves a field, and leaves its size
                 seen.append((layer.kernel_size, layer.stride, 0, layer.dilation))
@@ -731,7 +894,8 @@ class Sequential(_Layer):
                 field = "{} x {}".format(*pair(function, "size", size))
             count = sum(array.size for array in layer.parameters().values())
             weight = layer.parameters().get("weight")
-            cost = 0 if weight is None else weight.size * math.prod(y.shape[2:])
+            pixels = x if hasattr(layer, "output_padding") else y  # those that meet every weight
+            cost = 0 if weight is None else weight.size * math.prod(pixels.shape[2:])
             total += cost
             table.append((name, repr(layer), str(y.shape[1:]), f"{count:,}", field, f"{cost:,}"))
             x = y
