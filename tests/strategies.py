@@ -214,7 +214,11 @@ def _pool_windows(draw):
     spans = [d * (k - 1) + 1 for k, d in zip(_both(kernel), _both(dilation), strict=True)]
     padding = draw(_paddings([span - 1 for span in spans]))
     size = _sizes(draw, _both(kernel), _both(dilation), padding)
-    return Windows(size, kernel, stride, padding, dilation, draw(st.booleans()))
+    ceil_mode = draw(st.booleans())
+    if ceil_mode:  # then even the first window may hang over the end, by less than a stride
+        over = [draw(st.integers(0, step - 1)) for step in _both(stride)]
+        size = tuple(max(pixels - o, 1) for pixels, o in zip(size, over, strict=True))
+    return Windows(size, kernel, stride, padding, dilation, ceil_mode)
 
 
 def pool_windows():

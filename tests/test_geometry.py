@@ -53,6 +53,15 @@ def test_ceil_mode_adds_a_window_that_starts_before_the_end(axis):
     assert conv_output_size(*axis, ceil_mode=True) == expected
 
 
+def test_in_ceil_mode_even_the_first_window_may_hang_over_the_end():
+    """By less than a stride, as in torch."""
+    assert conv_output_size(2, 4, 3, ceil_mode=True) == 1
+    assert conv_output_size(1, 3, 4, (1, 0), dilation=2, ceil_mode=True) == 1
+    for size, kernel, stride in ((2, 4, 2), (2, 5, 3), (2, 4, 1)):
+        with pytest.raises(ValueError, match=f"spans {kernel} pixels, more than .* 2 "):
+            conv_output_size(size, kernel, stride, ceil_mode=True)
+
+
 @given(axis=AXES)
 def test_exact_refuses_pixels_left_over(axis):
     size, kernel, _, padding, dilation = axis

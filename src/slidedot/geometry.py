@@ -121,19 +121,19 @@ def _axis(function, name, size, kernel, stride, padding, dilation, ceil_mode, ex
         raise ValueError(
             f"{function}: padding is too large, got padding={(before, after)} around {size} pixels"
         )
-    if span > padded:
+    steps, rest = divmod(padded - span, stride)
+    if ceil_mode and rest and (steps + 1) * stride < size + before:
+        steps += 1  # the last window may hang over the end, if it starts inside
+    if steps < 0:
         raise ValueError(
             f"{function}: the kernel's {name} {kernel} with dilation {dilation} spans {span} "
             f"pixels, more than the padded input's {padded} ({before} + {size} + {after})"
         )
-    steps, rest = divmod(padded - span, stride)
     if exact and rest:
         raise ValueError(
             f"{function}: windows of {span} pixels with stride {stride} do not tile the padded "
             f"input of {padded}: {rest} left over"
         )
-    if ceil_mode and rest and (steps + 1) * stride < size + before:
-        steps += 1  # the last window may hang over the end, if it starts inside
     return Axis(size, kernel, stride, dilation, before, after, steps + 1)
 
 
@@ -247,8 +247,8 @@ def conv_output_size(
     padding : int, (int, int), "valid" or "same"
         Pixels added at both ends, or ``(before, after)``. "same" gives ``ceil(size / stride)``.
     ceil_mode : bool
-        Round up: a last window may hang over the end if it starts inside the input or the
-        padding before it.
+        Round up: a last window may hang over the end, by less than a stride, if it starts inside
+        the input or the padding before it.
     exact : bool
         Refuse windows that do not end at the (padded) input's last pixel.
 
