@@ -32,3 +32,25 @@ def level(request):
 def dtype(request):
     """Run the test on each dtype."""
     return np.dtype(request.param)
+
+
+COMBINATIONS = pytest.StashKey[dict]()
+
+
+@pytest.fixture
+def combinations(request):
+    """Count what another library agrees on: call it with the library's name, the operation and a
+    set of combinations of parameters. The summary shows how many there were."""
+    counted = request.config.stash.setdefault(COMBINATIONS, {})
+
+    def count(library, operation, agreed):
+        counted.setdefault(library, {}).setdefault(operation, set()).update(agreed)
+
+    return count
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    for library, operations in config.stash.get(COMBINATIONS, {}).items():
+        counts = {operation: len(agreed) for operation, agreed in operations.items()}
+        terminalreporter.section(f"{sum(counts.values()):,} combinations as in {library}")
+        terminalreporter.line(", ".join(f"{name} {count}" for name, count in counts.items()))

@@ -1,12 +1,23 @@
-"""The same calls in PyTorch, which knows nothing of this package or its specification."""
+"""The same calls in PyTorch, which knows nothing of this package or its specification.
+
+Hypothesis draws the calls of each operation; the distinct combinations of parameters on which torch
+agrees are counted, and pytest's summary shows them. Along one axis all small combinations are
+tried, also those that are to be refused.
+"""
+
+import functools
+import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from checks import assert_same, assert_sums_close
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from strategies import (
-    ALGORITHMS,
+    Windows,
     convolutions,
+    hold_pixels,
     integers,
     plane_calls,
     pool_windows,
@@ -21,7 +32,13 @@ torch = pytest.importorskip("torch")
 F = torch.nn.functional
 torch.set_num_threads(1)  # beside this package's own threads
 
-pytestmark = pytest.mark.usefixtures("level")
+pytestmark = [
+    pytest.mark.usefixtures("level"),
+    pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel:UserWarning"),
+]
+
+#: The default, which takes "direct" on as few channels as are drawn, and the matrix product.
+ALGORITHMS = ("auto", "im2col")
 
 
 def tensor(array, dtype=None):
@@ -33,12 +50,6 @@ def tensors(arrays, dtype=None):
     return [None if array is None else tensor(array, dtype) for array in arrays]
 
 
-def pad(x, drawn, value=0.0):
-    """Pad as the `Windows` say: torch's own padding is symmetric, and limited in pooling."""
-    rows, cols = drawn.axes
-    return F.pad(x, (cols.before, cols.after, rows.before, rows.after), value=value)
-
-
 def steps(drawn):
     """The strides and dilations as pairs."""
     return {
@@ -47,46 +58,57 @@ def steps(drawn):
     }
 
 
+def padded(x, drawn, value=0.0, most=None):
+    """Return `x`, and the padding that torch's function is to add itself.
+
+    Torch takes the same number at both ends of an axis, in pooling of at most half a window. What
+    it does not take is put around `x` before.
+    """
+    before = [axis.before for axis in drawn.axes]
+    after = [axis.after for axis in drawn.axes]
+    if before == after and (most is None or all(map(int.__le__, before, most))):
+        return x, tuple(before)
+    rows, cols = drawn.axes
+    return F.pad(x, (cols.before, cols.after, rows.before, rows.after), value=value), (0, 0)
+
+
 # ------------------------------------------------------------------------ convolution
 
 
 def torch_conv2d(call, x, weight, bias):
-    x = pad(x, call.windows)
-    y = F.conv2d(x, weight, bias, groups=call.groups, **steps(call.windows))
-    return F.relu(y) if call.activation == "relu" else y
+    drawn = call.windows
+    if drawn.padding == "valid" or (drawn.padding == "same" and drawn.stride in (1, (1, 1))):
+        padding = drawn.padding  # torch knows "same" with a stride of 1 only
+    else:
+        x, padding = padded(x, drawn)
+    return F.conv2d(x, weight, bias, padding=padding, groups=call.groups, **steps(drawn))
 
 
 def torch_conv2d_backward(call, grad_out, x, weight):
     bias = torch.zeros(len(weight), dtype=x.dtype)
     leaves = [leaf.requires_grad_() for leaf in (x, weight, bias)]
-    y = F.conv2d(pad(x, call.windows), weight, bias, groups=call.groups, **steps(call.windows))
+    y = torch_conv2d(call, x, weight, bias)
     return [gradient.numpy() for gradient in torch.autograd.grad(y, leaves, grad_out)]
 
 
-@given(call=convolutions())
-def test_conv2d_on_integers(dtype, call):
-    x, weight, bias, _ = call.arrays(dtype, integers)
-    expected = torch_conv2d(call, *tensors((x, weight, bias))).numpy()
+def conv2d(call, dtype):
+    keywords = {"activation": call.activation, **call.options}
+    relu = F.relu if call.activation else torch.Tensor.clone
+    arrays = call.arrays(dtype, integers)[:3]
+    expected = relu(torch_conv2d(call, *tensors(arrays)))
     for algorithm in ALGORITHMS:
-        keywords = {"activation": call.activation, "algorithm": algorithm, **call.options}
-        assert_same(sd.conv2d(x, weight, bias, **keywords), expected)
+        assert_same(sd.conv2d(*arrays, algorithm=algorithm, **keywords), expected.numpy())
 
-
-@given(call=convolutions())
-def test_conv2d_on_reals(dtype, call):
-    x, weight, bias, _ = call.arrays(dtype, reals)
-    wide = tensors((x, weight, bias), np.float64)
-    expected = torch_conv2d(call, *wide).numpy()
-    # of positive numbers, which a ReLU leaves as they are
-    magnitude = torch_conv2d(call, *(None if a is None else a.abs() for a in wide)).numpy()
+    arrays = call.arrays(dtype, reals)[:3]
+    wide = tensors(arrays, np.float64)
+    expected = relu(torch_conv2d(call, *wide))
+    magnitude = torch_conv2d(call, *(None if a is None else a.abs() for a in wide))
     for algorithm in ALGORITHMS:
-        keywords = {"activation": call.activation, "algorithm": algorithm, **call.options}
-        y = sd.conv2d(x, weight, bias, **keywords)
-        assert_sums_close(y, expected, magnitude, call.terms["y"])
+        y = sd.conv2d(*arrays, algorithm=algorithm, **keywords)
+        assert_sums_close(y, expected.numpy(), magnitude.numpy(), call.terms["y"])
 
 
-@given(call=convolutions())
-def test_conv2d_backward_on_integers(dtype, call):
+def conv2d_backward(call, dtype):
     x, weight, _, grad_out = call.arrays(dtype, integers)
     expected = torch_conv2d_backward(call, *tensors((grad_out, x, weight)))
     for algorithm in ALGORITHMS:
@@ -94,9 +116,6 @@ def test_conv2d_backward_on_integers(dtype, call):
         for actual, gradient in zip(grads, expected, strict=True):
             assert_same(actual, gradient)
 
-
-@given(call=convolutions())
-def test_conv2d_backward_on_reals(dtype, call):
     x, weight, _, grad_out = call.arrays(dtype, reals)
     wide = tensors((grad_out, x, weight), np.float64)
     expected = torch_conv2d_backward(call, *wide)
@@ -140,30 +159,35 @@ def test_conv_transpose2d(dtype, call):
 # ------------------------------------------------------------------------ columns
 
 
-@given(call=plane_calls(windows()))
-def test_im2col(dtype, call):
+def im2col(call, dtype):
     assume(call.batch != 0)  # which torch's unfold and fold refuse
-    x = call.array(call.x_shape, dtype, reals)
-    expected = F.unfold(pad(tensor(x), call.windows), call.windows.kernel, **steps(call.windows))
-    columns = sd.im2col(x, call.windows.kernel_size, **call.options)
-    assert_same(columns, expected.numpy())
+    drawn = call.windows
+    array = call.array(call.x_shape, dtype, reals)
+    x, padding = padded(tensor(array), drawn)
+    expected = F.unfold(x, drawn.kernel, padding=padding, **steps(drawn))
+    assert_same(sd.im2col(array, drawn.kernel_size, **call.options), expected.numpy())
 
 
-@given(call=plane_calls(windows()))
-def test_col2im(dtype, call):
+def col2im(call, dtype):
     assume(call.batch != 0)
+    drawn = call.windows
     columns = call.array(call.columns_shape, dtype, integers)
-    rows, cols = call.windows.axes
-    padded_size = [axis.before + axis.size + axis.after for axis in call.windows.axes]
-    padded = F.fold(tensor(columns), padded_size, call.windows.kernel, **steps(call.windows))
-    expected = padded.numpy()[
-        ..., rows.before : rows.before + rows.size, cols.before : cols.before + cols.size
-    ]
-    images = sd.col2im(columns, call.windows.size, call.windows.kernel_size, **call.options)
-    assert_same(images, expected)
+    image, padding = padded(torch.empty(drawn.size)[None], drawn)
+    size = image.shape[1:]
+    expected = F.fold(tensor(columns), size, drawn.kernel, padding=padding, **steps(drawn))
+    if padding == (0, 0):
+        (h, w), (rows, cols) = drawn.size, drawn.axes
+        expected = expected[..., rows.before :, cols.before :][..., :h, :w]
+    images = sd.col2im(columns, drawn.size, drawn.kernel_size, **call.options)
+    assert_same(images, expected.numpy())
 
 
 # ------------------------------------------------------------------------ pooling
+
+
+def half(drawn):
+    """The most padding that torch's pooling takes."""
+    return [kernel // 2 for kernel in drawn.kernel]
 
 
 def torch_max_pool2d(x, drawn):
@@ -171,40 +195,237 @@ def torch_max_pool2d(x, drawn):
 
     Padding that torch does not take is put around it before, as -inf, which never is a maximum.
     """
-    axes = drawn.axes
-    keywords = {"ceil_mode": drawn.ceil_mode, "return_indices": True, **steps(drawn)}
-    if all(axis.before == axis.after <= axis.kernel // 2 for axis in axes):
-        padding = [axis.before for axis in axes]
-        return F.max_pool2d(x, drawn.kernel, padding=padding, **keywords)
-    padded = pad(x, drawn, -torch.inf)
-    y, places = F.max_pool2d(padded, drawn.kernel, **keywords)
+    image, padding = padded(x, drawn, -torch.inf, half(drawn))
+    y, places = F.max_pool2d(
+        image,
+        drawn.kernel,
+        padding=padding,
+        ceil_mode=drawn.ceil_mode,
+        return_indices=True,
+        **steps(drawn),
+    )
+    if image is x:
+        return y, places
     # With ceil_mode, torch lets a last window start in what it takes for the image's end.
     y, places = (result[..., : drawn.out[0], : drawn.out[1]] for result in (y, places))
-    h = torch.div(places, padded.shape[-1], rounding_mode="floor") - axes[0].before
-    w = places % padded.shape[-1] - axes[1].before
+    h = torch.div(places, image.shape[-1], rounding_mode="floor") - drawn.axes[0].before
+    w = places % image.shape[-1] - drawn.axes[1].before
     return y, h * drawn.size[1] + w
 
 
-@given(call=plane_calls(pool_windows()))
-def test_max_pool2d(dtype, call):
+def max_pool2d(call, dtype):
+    drawn = call.windows
     x = call.array(call.x_shape, dtype, integers)
-    y, argmax = sd.max_pool2d(
-        x,
-        call.windows.kernel_size,
-        ceil_mode=call.windows.ceil_mode,
-        return_argmax=True,
-        **call.options,
-    )
-    expected, places = torch_max_pool2d(tensor(x), call.windows)
+    expected, places = torch_max_pool2d(tensor(x), drawn)
+    keywords = {"ceil_mode": drawn.ceil_mode, "return_argmax": True, **call.options}
+    y, argmax = sd.max_pool2d(x, drawn.kernel_size, **keywords)
     assert_same(y, expected.numpy())
     assert_same(argmax, places.numpy().astype(np.int32))
 
 
-@given(call=plane_calls(pool_windows()))
-def test_max_pool2d_backward(dtype, call):
+def max_pool2d_backward(call, dtype):
     x = tensor(call.array(call.x_shape, dtype, integers, 0)).requires_grad_()
     grad_out = call.array(call.y_shape, dtype, integers, 1)
     y, places = torch_max_pool2d(x, call.windows)
     (expected,) = torch.autograd.grad(y, x, tensor(grad_out))
     grad = sd.max_pool2d_backward(grad_out, places.numpy(), call.windows.size)
     assert_same(grad, expected.numpy())
+
+
+# ------------------------------------------------------------------------ drawn calls
+
+
+def wider(windows):
+    """Some of the images much wider: rows of several vectors and a rest."""
+
+    def widen(drawn, pixels):
+        return replace(drawn, size=(drawn.size[0], drawn.size[1] + pixels))
+
+    return st.builds(widen, windows, st.sampled_from([0, 0, 0, 21, 50]))
+
+
+OPERATIONS = {
+    "conv2d": (conv2d, convolutions(wider(windows()))),
+    "conv2d_backward": (conv2d_backward, convolutions(wider(windows()))),
+    "im2col": (im2col, plane_calls(wider(windows()))),
+    "col2im": (col2im, plane_calls(wider(windows()))),
+    "max_pool2d": (max_pool2d, plane_calls(wider(pool_windows()))),
+    "max_pool2d_backward": (max_pool2d_backward, plane_calls(wider(pool_windows()))),
+}
+
+#: How many distinct combinations each operation must agree on: 2,000 in all.
+SHARE = -(-2000 // len(OPERATIONS))
+
+
+def combination(call):
+    """The parameters that a drawn call has, whatever the way they are written: not the batch, the
+    channels of a group, the memory layouts or the numbers."""
+    others = ("groups", "with_bias", "activation")
+    return (
+        *call.windows.axes,
+        getattr(call.windows, "ceil_mode", None),
+        *(getattr(call, name, None) for name in others),
+    )
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_agrees_on_drawn_calls(operation, combinations):
+    agree, calls = OPERATIONS[operation]
+    agreed = set()
+
+    @settings(max_examples=max(2 * SHARE, settings.default.max_examples))  # some are drawn twice
+    @given(call=calls, dtype=st.sampled_from(["float32", "float64"]).map(np.dtype))
+    def check(call, dtype):
+        agree(call, dtype)
+        agreed.add(combination(call))
+
+    check()
+    combinations("torch", operation, agreed)
+    assert len(agreed) >= SHARE
+
+
+# ------------------------------------------------------------------------ all small axes
+
+
+def every(**ranges):
+    """Yield each combination of the named values, as a dict."""
+    for values in itertools.product(*ranges.values()):
+        yield dict(zip(ranges, values, strict=True))
+
+
+def along(axis, value, other):
+    """Return the pair for an image of which one axis has `value` and the other one `other`."""
+    return (value, other) if axis == 0 else (other, value)
+
+
+def unless_refused(error, function, arguments, options):
+    """Return what a function returns, as NumPy arrays, or None if it raises `error`."""
+    try:
+        results = function(*arguments, **options)
+    except error:
+        return None
+    results = results if isinstance(results, tuple) else (results,)
+    return [np.asarray(result) for result in results]
+
+
+def assert_agree(ours, theirs, arguments, options):
+    """Assert that both functions return the same, or both refuse."""
+    actual = unless_refused(ValueError, ours, arguments, options)
+    arguments = [tensor(a) if isinstance(a, np.ndarray) else a for a in arguments]
+    expected = unless_refused(RuntimeError, theirs, arguments, options)
+    assert (actual is None) == (expected is None)
+    for a, e in zip(actual or [], expected or [], strict=True):
+        assert a.shape == e.shape
+        np.testing.assert_array_equal(a, e)
+
+
+@pytest.mark.parametrize("axis", [0, 1], ids=["rows", "columns"])
+def test_conv2d_on_all_small_axes(axis, combinations):
+    agreed = set()
+    for case in every(
+        size=range(1, 7), kernel=range(1, 5), stride=(1, 2, 3, 5), padding=range(4), dilation=(1, 2)
+    ):
+        size, kernel, stride, padding, dilation = case.values()
+        x = np.arange(1.0, size + 1).reshape(1, 1, *along(axis, size, 1))
+        weight = 10.0 ** np.arange(kernel).reshape(1, 1, *along(axis, kernel, 1))
+        options = {
+            "stride": along(axis, stride, 1),
+            "padding": along(axis, padding, 0),
+            "dilation": along(axis, dilation, 1),
+        }
+        assert_agree(sd.conv2d, F.conv2d, (x, weight), options)
+        agreed.add((axis, *case.values()))
+    combinations("torch", "conv2d", agreed)
+
+
+@pytest.mark.parametrize("axis", [0, 1], ids=["rows", "columns"])
+def test_conv2d_same_on_all_small_axes(axis, combinations):
+    """Of an even window, or an odd number of gaps, the odd pixel of padding comes last."""
+    agreed = set()
+    for case in every(size=range(1, 8), kernel=range(1, 7), dilation=(1, 2, 3)):
+        size, kernel, dilation = case.values()
+        x = np.arange(1.0, size + 1).reshape(1, 1, *along(axis, size, 1))
+        weight = 10.0 ** np.arange(kernel).reshape(1, 1, *along(axis, kernel, 1))
+        options = {"padding": "same", "dilation": along(axis, dilation, 1)}
+        expected = F.conv2d(*tensors((x, weight)), **options).numpy()
+        assert_same(sd.conv2d(x, weight, **options), expected)
+        agreed.add((axis, "same", *case.values()))
+    combinations("torch", "conv2d", agreed)
+
+
+def pooled_axes(axis):
+    """Yield all small pooled axes: an image, the windows and what counts a combination."""
+    rng = np.random.default_rng(0)
+    for case in every(
+        size=range(1, 8),
+        kernel=range(1, 5),
+        stride=range(1, 6),
+        padding=range(3),
+        dilation=(1, 2, 3),
+        ceil_mode=(False, True),
+    ):
+        size, kernel, stride, padding, dilation, ceil_mode = case.values()
+        if padding <= kernel // 2:  # torch takes no more
+            sizes = (along(axis, n, 1) for n in (size, kernel, stride))
+            drawn = Windows(*sizes, along(axis, padding, 0), along(axis, dilation, 1), ceil_mode)
+            x = rng.permutation(size).astype(np.float64).reshape(1, 1, *drawn.size)
+            yield x, drawn, (axis, *case.values())
+
+
+def options_of(drawn, *names):
+    return {name: getattr(drawn, name) for name in ("stride", "padding", "ceil_mode", *names)}
+
+
+@pytest.mark.parametrize("axis", [0, 1], ids=["rows", "columns"])
+def test_max_pool2d_on_all_small_axes(axis, combinations):
+    """Which windows there are, ceil_mode's dropped one included, and what they hold."""
+    ours = functools.partial(sd.max_pool2d, return_argmax=True)
+    theirs = functools.partial(F.max_pool2d, return_indices=True)
+    agreed = set()
+    for x, drawn, case in pooled_axes(axis):
+        options = options_of(drawn, "dilation")
+        try:
+            out_of_pixels = not hold_pixels(drawn)
+        except ValueError:
+            out_of_pixels = False  # not even one window: both refuse
+        if out_of_pixels:
+            assert theirs(tensor(x), drawn.kernel_size, **options)[0].min() == -np.inf  # from nowhere
+            with pytest.raises(ValueError, match="holds none of the input's"):
+                ours(x, drawn.kernel_size, **options)
+        else:
+            assert_agree(ours, theirs, (x, drawn.kernel_size), options)
+            agreed.add(case)
+    combinations("torch", "max_pool2d", agreed)
+
+
+# ------------------------------------------------------------------------ documented differences
+
+
+@pytest.mark.parametrize(
+    ("row", "first", "last"),
+    [([1, np.nan, np.nan, 2], 1, 2), ([np.nan] * 4, 0, 3), ([np.inf, np.nan, 5, np.nan], 1, 3)],
+)
+def test_of_several_nans_the_first_ones_place_is_stored(dtype, row, first, last):
+    """As numpy.argmax does it; torch stores the last one's."""
+    x = np.array(row, dtype).reshape(1, 1, 4)
+    y, argmax = sd.max_pool2d(x, (1, 4), return_argmax=True)
+    expected, places = F.max_pool2d(tensor(x), (1, 4), return_indices=True)
+    assert_same(y, expected.numpy())
+    assert argmax.item() == np.argmax(x) == first
+    assert places.item() == last
+
+
+def test_windows_of_minus_infinity_have_a_place(dtype):
+    x = np.full((1, 5, 6), -np.inf, dtype)
+    y, argmax = sd.max_pool2d(x, 3, stride=2, padding=1, return_argmax=True)
+    expected, places = F.max_pool2d(tensor(x), 3, 2, 1, return_indices=True)
+    assert_same(y, expected.numpy())
+    assert_same(argmax, places.numpy().astype(np.int32))
+
+
+def test_same_with_a_stride_is_not_in_torch():
+    """TensorFlow's and ONNX's rule serves then: see test_against_onnx.py."""
+    x, weight = torch.ones(1, 1, 5, 5), torch.ones(1, 1, 3, 3)
+    with pytest.raises(RuntimeError, match="not supported for strided"):
+        F.conv2d(x, weight, stride=2, padding="same")
+    assert sd.conv2d(x.numpy(), weight.numpy(), stride=2, padding="same").shape == (1, 1, 3, 3)
