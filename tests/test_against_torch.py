@@ -389,7 +389,9 @@ def test_max_pool2d_on_all_small_axes(axis, combinations):
         except ValueError:
             out_of_pixels = False  # not even one window: both refuse
         if out_of_pixels:
-            assert theirs(tensor(x), drawn.kernel_size, **options)[0].min() == -np.inf  # from nowhere
+            assert (
+                theirs(tensor(x), drawn.kernel_size, **options)[0].min() == -np.inf
+            )  # from nowhere
             with pytest.raises(ValueError, match="holds none of the input's"):
                 ours(x, drawn.kernel_size, **options)
         else:

@@ -4,14 +4,18 @@ Where the values are small integers and halves, every product and sum in float64
 is a difference quotient whose step is a power of two: those comparisons allow no error at all.
 """
 
+import copy
+import pickle
 import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from checks import assert_sums_close
+from checks import assert_same_bits, assert_sums_close
 from strategies import LAYOUTS, integers, lay_out
 
-from slidedot import conv2d, layers, max_pool2d, receptive_field
+from slidedot import conv2d, conv2d_backward, layers, max_pool2d, receptive_field
 from slidedot.layers import (
     Conv2d,
     ConvTranspose2d,
@@ -344,6 +348,64 @@ def test_layers_pass_their_options_on():
     np.testing.assert_array_equal(layer(x), conv2d(x, layer.weight, layer.bias, **options))
 
 
+@pytest.mark.parametrize("algorithm", ["direct", "im2col", "winograd"])
+def test_conv2d_computes_by_its_algorithm(algorithm):
+    """Forward, in inference and training, and backward; each algorithm rounds differently."""
+    rng = np.random.default_rng(17)
+    x = rng.standard_normal((2, 16, 9, 10), dtype=np.float32)
+    layer = Conv2d(16, 16, 3, padding=1, algorithm=algorithm, rng=rng)
+    options = {"padding": 1, "algorithm": algorithm}
+    y = conv2d(x, layer.weight, layer.bias, **options)
+    assert_same_bits(layer(x), y)
+    assert_same_bits(layer.forward(x, training=True), y)
+    grads = conv2d_backward(y, x, layer.weight, **options)
+    assert_same_bits(layer.backward(y), grads.x)
+    assert_same_bits(layer.grads["weight"], grads.weight)
+    others = {"direct", "im2col", "winograd"} - {algorithm}
+    assert not any(
+        np.array_equal(y, conv2d(x, layer.weight, layer.bias, padding=1, algorithm=other))
+        for other in others
+    )
+
+
+def test_layers_can_be_pickled():
+    """Also after inference, when a `Conv2d` holds a plan."""
+    rng = np.random.default_rng(18)
+    x = rng.standard_normal((2, 3, 12, 13), dtype=np.float32)
+    model = Sequential(
+        Conv2d(3, 16, 3, activation="relu", rng=rng),
+        Conv2d(16, 16, 3, padding=1, algorithm="winograd", rng=rng),
+        MaxPool2d(2, ceil_mode=True),
+        ReLU(),
+        Flatten(),
+        Linear(480, 4, rng=rng),
+    )
+    fresh = pickle.dumps(model)
+    y = model(x)
+    for pickled in (fresh, pickle.dumps(model)):
+        again = pickle.loads(pickled)
+        assert_same_bits(again(x), y)
+        again.layers[0].weight[:] = 0
+        assert not np.array_equal(again(x), y)
+    assert_same_bits(copy.deepcopy(model)(x), y)
+
+
+def test_threads_share_a_model():
+    """In inference: the first call of each of them finds no plan yet."""
+    rng = np.random.default_rng(19)
+    x = rng.standard_normal((16, 30, 31), dtype=np.float32)
+    for _ in range(20):
+        model = Sequential(
+            Conv2d(16, 16, 3, rng=rng), Conv2d(16, 8, 5, stride=2, rng=rng), MaxPool2d(2)
+        )
+        start = threading.Barrier(4)
+        with ThreadPoolExecutor(4) as pool:
+            results = list(pool.map(lambda _: (start.wait(), model(x))[1], range(4)))  # noqa: B023
+        y = model(x)
+        for result in results:
+            assert_same_bits(result, y)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -353,6 +415,7 @@ def test_layers_pass_their_options_on():
         lambda layer: setattr(layer, "bias", None),
         lambda layer: setattr(layer, "padding", 0),
         lambda layer: setattr(layer, "activation", "relu"),
+        lambda layer: setattr(layer, "algorithm", "im2col"),
         lambda layer: layer.load_state_dict({k: v + 1 for k, v in layer.state_dict().items()}),
     ],
 )
@@ -362,7 +425,8 @@ def test_conv2d_is_what_its_weight_is_now(change):
     layer = Conv2d(3, 4, 3, padding=1, rng=0)
 
     def expected():
-        options = {"padding": layer.padding, "activation": layer.activation}
+        names = ("padding", "activation", "algorithm")
+        options = {name: getattr(layer, name) for name in names}
         return conv2d(x, layer.weight, layer.bias, **options)
 
     assert np.array_equal(layer(x), expected())
@@ -729,6 +793,12 @@ def test_load_refuses_what_is_no_mapping():
             ValueError,
             "activation must be one of .*'tanh'",
         ),
+        (lambda: Conv2d(1, 1, 3, algorithm="fft"), ValueError, "algorithm must be one of .*'fft'"),
+        (
+            lambda: Conv2d(1, 1, 5, algorithm="winograd"),
+            ValueError,
+            r"Conv2d: algorithm needs kernel_size=\(3, 3\), got kernel_size=\(5, 5\)",
+        ),
         (lambda: Conv2d(1, 1, 3, dtype=np.float16), TypeError, "Conv2d: dtype must be float32 or"),
         (lambda: Conv2d(1, 1, 3, dtype="quick"), TypeError, "dtype must be .*got 'quick"),
         (lambda: Conv2d(1, 1, 3, dtype=None), TypeError, "dtype must be .*got None"),
@@ -791,6 +861,7 @@ def test_pool_takes_its_stride_from_the_kernel():
             ConvTranspose2d(2, 4, 4, stride=2, padding=1, output_padding=(0, 1), groups=2),
             "ConvTranspose2d(2, 4, 4, stride=2, padding=1, output_padding=(0, 1), groups=2)",
         ),
+        (Conv2d(2, 2, 3, algorithm="direct"), "Conv2d(2, 2, 3, algorithm='direct')"),
         (MaxPool2d(2), "MaxPool2d(2)"),
         (MaxPool2d((2, 3)), "MaxPool2d((2, 3))"),
         (MaxPool2d(3, stride=2, padding=1), "MaxPool2d(3, stride=2, padding=1)"),

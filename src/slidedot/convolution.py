@@ -349,7 +349,7 @@ class Conv2dPlan:
     """A convolution whose weight is prepared once, for inputs of any size and number.
 
     ``plan(x)`` is `conv2d` with these arguments, bit for bit. The plan keeps a copy of `weight` and
-    `bias`: changing them later does not change it. Threads may share a plan.
+    `bias`: changing them later does not change it. Threads may share a plan, and it can be pickled.
 
     Parameters
     ----------
@@ -417,6 +417,22 @@ class Conv2dPlan:
         self._packed = {}
         if given or self._algorithm != "auto":
             self._prepared(algorithm, layer)
+
+    def __getstate__(self):
+        # kernels stay behind, and with them the weight as they want it: where the plan is unpickled
+        # the CPU may have another level
+        return {k: v for k, v in vars(self).items() if k not in ("_kernels", "_packed")}
+
+    def __setstate__(self, state):
+        vars(self).update(state, _kernels=_dispatch.kernels, _packed={})
+
+    def _variant(self, padding, algorithm):
+        """Return a plan with another padding and algorithm, which shares the prepared weight."""
+        stride, _, dilation, groups = self._window
+        plan = object.__new__(Conv2dPlan)
+        window = stride, padding, dilation, groups
+        vars(plan).update(vars(self), _window=window, _algorithm=algorithm)
+        return plan
 
     def _prepared(self, algorithm, layer):
         """Return the weight as an algorithm wants it, for layers of any size."""

@@ -18,7 +18,9 @@ import numpy as np
 from slidedot import _validation
 from slidedot.convolution import (
     ACTIVATIONS,
+    ALGORITHMS,
     Conv2dPlan,
+    _chosen,
     conv2d,
     conv2d_backward,
     conv_transpose2d,
@@ -263,6 +265,8 @@ class Conv2d(_Layer):
         Whether each output channel has a bias.
     activation : None or "relu"
         What follows the convolution, in the same pass over the output.
+    algorithm : "auto", "direct", "im2col" or "winograd"
+        As in `slidedot.conv2d`, forward and backward.
     dtype : numpy.float32 or numpy.float64
         Of the parameters, and so of the input.
     rng : None, int or numpy.random.Generator
@@ -278,7 +282,8 @@ class Conv2d(_Layer):
     Raises
     ------
     ValueError
-        A number out of range, channels that `groups` does not divide, an unknown activation.
+        A number out of range, channels that `groups` does not divide, an unknown activation, an
+        algorithm that cannot serve the layer.
     TypeError
         A number that is not an integer, a dtype or rng of another kind.
 
@@ -310,6 +315,7 @@ class Conv2d(_Layer):
         groups=1,
         bias=True,
         activation=None,
+        algorithm="auto",
         dtype=np.float32,
         rng=None,
     ):
@@ -321,11 +327,13 @@ class Conv2d(_Layer):
         divide_channels(
             function, self.groups, in_channels=self.in_channels, out_channels=self.out_channels
         )
-        _set_window(self, kernel_size, stride, padding, dilation)
+        axes = _set_window(self, kernel_size, stride, padding, dilation)
         self.activation = _validation.choice(function, "activation", activation, ACTIVATIONS)
         shape = (self.out_channels, self.in_channels // self.groups, *self.kernel_size)
         self.weight = _kaiming(function, shape, dtype, rng)
         self.bias = np.zeros(self.out_channels, self.weight.dtype) if bias else None
+        self.algorithm = _validation.choice(function, "algorithm", algorithm, ALGORITHMS)
+        _chosen(function, algorithm, self.weight, (*axes, self.groups))
         self._plan = None
 
     def __repr__(self):
@@ -340,30 +348,34 @@ class Conv2d(_Layer):
             groups=(self.groups, 1),
             bias=(self.bias is not None, True),
             activation=(self.activation, None),
+            algorithm=(self.algorithm, "auto"),
         )
 
-    def _window(self):
+    def _options(self):
+        """Return the keywords that forward and backward share."""
         return {
             "stride": self.stride,
             "padding": self.padding,
             "dilation": self.dilation,
             "groups": self.groups,
+            "algorithm": self.algorithm,
         }
 
     def _current_plan(self):
         """Return a plan for the layer as it is now: the last one, unless something changed."""
-        options = {"activation": self.activation, **self._window()}
-        if self._plan is None or not (
-            self._plan[0] == options and self._plan[1]._is_of(self.weight, self.bias)
-        ):
-            self._plan = options, Conv2dPlan(self.weight, self.bias, **options)
-        return self._plan[1]
+        options = {"activation": self.activation, **self._options()}
+        last = self._plan  # another thread may store its own meanwhile
+        if last and last[0] == options and last[1]._is_of(self.weight, self.bias):
+            return last[1]
+        plan = Conv2dPlan(self.weight, self.bias, **options)
+        self._plan = options, plan
+        return plan
 
     def _forward(self, x, training):
         if not training:
             return self._current_plan()(x), None
         self._plan = None  # whoever trains is about to change the weight
-        y = conv2d(x, self.weight, self.bias, activation=self.activation, **self._window())
+        y = conv2d(x, self.weight, self.bias, activation=self.activation, **self._options())
         return y, (x, y if self.activation else None)
 
     def _backward(self, saved, grad_out, need_input_grad):
@@ -371,7 +383,7 @@ class Conv2d(_Layer):
         if self.activation:
             grad_out = _relu_gradient(y, grad_out)
         need = (*(("x",) if need_input_grad else ()), *self.parameters())
-        grads = conv2d_backward(grad_out, x, self.weight, need=need, **self._window())
+        grads = conv2d_backward(grad_out, x, self.weight, need=need, **self._options())
         self.grads = {name: getattr(grads, name) for name in self.parameters()}
         return grads.x
 
@@ -520,14 +532,15 @@ class ConvTranspose2d(_Layer):
 
 
 def _set_window(layer, kernel_size, stride, padding, dilation):
-    """Store how the layer's windows lie, as pairs; refuse what no image could satisfy."""
+    """Store how the layer's windows lie, as pairs; refuse what no image could satisfy. Return the
+    windows on the smallest image."""
     function = type(layer).__name__
     layer.kernel_size = pair(function, "kernel_size", kernel_size)
     layer.stride = pair(function, "stride", stride)
     layer.dilation = pair(function, "dilation", dilation)
     layer.padding = padding
     spans = [d * (k - 1) + 1 for k, d in zip(layer.kernel_size, layer.dilation, strict=True)]
-    windows(function, spans, layer.kernel_size, layer.stride, padding, layer.dilation)
+    return windows(function, spans, layer.kernel_size, layer.stride, padding, layer.dilation)
 
 
 class MaxPool2d(_Layer):
