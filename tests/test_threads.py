@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import slidedot as sd
+from slidedot import _threads
 
 #: A child that hangs is ended after this many seconds; none needs more than a few.
 PATIENCE = 120
@@ -233,6 +234,18 @@ def test_count_is_restored_after_an_exception():
     with pytest.raises(KeyError, match="mine"), sd.num_threads(2):
         raise KeyError("mine")
     assert sd.get_num_threads() == 3
+
+
+def test_one_thread_is_a_matter_of_the_calling_thread():
+    """Another thread keeps its number, and this one gets its own back, after an error too."""
+    work = 10 * _threads.WORK_PER_THREAD
+    sd.set_num_threads(3)
+    with _threads.one_thread(), ThreadPoolExecutor(1) as other:
+        with pytest.raises(ZeroDivisionError), _threads.one_thread():
+            _ = 1 / 0
+        assert _threads.threads_for(work) == 1
+        assert other.submit(_threads.threads_for, work).result() == 3
+    assert _threads.threads_for(work) == sd.get_num_threads() == 3
 
 
 @pytest.mark.parametrize(

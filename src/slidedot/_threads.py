@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import threading
 
 from slidedot.geometry import integer, shown
 
@@ -31,6 +32,7 @@ def _default():
 
 _count = min(_default(), MAX_THREADS)
 _forked = False
+_caller = threading.local()
 
 
 def set_num_threads(n):
@@ -128,9 +130,23 @@ def num_threads(n):
         set_num_threads(before)
 
 
+@contextlib.contextmanager
+def one_thread():
+    """Compute with one thread in calls from this Python thread, within a ``with`` block.
+
+    For who calls from several threads at once, each with its share of the work.
+    """
+    before = getattr(_caller, "alone", False)
+    _caller.alone = True
+    try:
+        yield
+    finally:
+        _caller.alone = before
+
+
 def threads_for(work):
     """Return the threads to use for `work` multiply-adds or moved elements."""
-    if work < 2 * WORK_PER_THREAD or _forked:
+    if work < 2 * WORK_PER_THREAD or _forked or getattr(_caller, "alone", False):
         return 1
     return min(_count, work // WORK_PER_THREAD)
 
