@@ -259,6 +259,7 @@ def arguments(argv):
     for table, text in (
         ("pool", "max pooling with and without argmax, and its gradient"),
         ("columns", "im2col and col2im"),
+        ("transposed", "transposed convolutions, listed as the convolutions that they transpose"),
         ("depthwise", "convolutions with a filter per channel, and their gradients"),
         ("algorithms", "slidedot's algorithms beside each other; with --backward for gradients"),
     ):

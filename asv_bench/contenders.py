@@ -55,6 +55,13 @@ def slidedot_layer(layer, a, need, algorithm):
     return partial(sd.conv2d, a.x, a.weight, a.bias, **how), listed
 
 
+def slidedot_transposed(layer, a):
+    from slidedot import conv_transpose2d
+
+    how = {"stride": layer.stride, "padding": layer.padding, "groups": layer.groups}
+    return partial(conv_transpose2d, a.grad_out, a.weight, **how), listed
+
+
 def slidedot_plan(layer, a, algorithm):
     from slidedot import Conv2dPlan
 
@@ -168,6 +175,11 @@ def torch_convolution(torch, layer, t, need):
         torch.ops.aten.convolution_backward, t.grad_out, t.x, t.weight, [layer.filters], *where,
         [1, 1], False, [0, 0], layer.groups, [name in need for name in ("x", "weight", "bias")],
     )  # fmt: skip
+
+
+def torch_transposed(torch, layer, t):
+    how = {"stride": layer.stride, "padding": layer.padding, "groups": layer.groups}
+    return partial(torch.nn.functional.conv_transpose2d, t.grad_out, t.weight, **how)
 
 
 def torch_pooling(torch, layer, t, task):

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from benchmarks.shapes import COLUMNS, CONVOLUTIONS, DEPTHWISE, POOLINGS, Layer
+from benchmarks.shapes import COLUMNS, CONVOLUTIONS, DEPTHWISE, POOLINGS, TRANSPOSED, Layer
 from contenders import (
     alone,
     exact_columns,
@@ -18,10 +18,12 @@ from contenders import (
     slidedot_im2col,
     slidedot_layer,
     slidedot_pooling,
+    slidedot_transposed,
     torch_columns,
     torch_contenders,
     torch_convolution,
     torch_pooling,
+    torch_transposed,
 )
 
 
@@ -103,6 +105,16 @@ def algorithms(title, need=()):
     return convolution(title, need)._replace(libraries=libraries, by_algorithm=True)
 
 
+def transposed():
+    """The layers are the convolutions that are transposed."""
+    libraries = {
+        "slidedot": partial(alone, slidedot_transposed),
+        "torch": partial(torch_contenders, torch_transposed),
+    }
+    family = convolution("Transposed convolution", ("x",), layers=TRANSPOSED)
+    return family._replace(libraries=libraries)
+
+
 def pooling(title, task, others=(), tolerance=0):
     libraries = {
         "slidedot": partial(alone, partial(slidedot_pooling, task=task)),
@@ -146,6 +158,7 @@ FAMILIES = {
         convolution("Depthwise, gradient for x", ("x",), layers=DEPTHWISE),
         convolution("Depthwise, gradient for weight", ("weight",), layers=DEPTHWISE),
     ],
+    ("transposed", False): [transposed()],
     ("pool", False): [
         pooling("Max pooling with argmax", "argmax", WITH_ARGMAX),
         pooling("Max pooling without argmax", "maxima", model_readers("MaxPool")),

@@ -247,6 +247,7 @@ GFLOPS, GBS = "GFLOP/s", "GB/s of input and output"
             ["lenet-1", "lenet-2"],
             [f"Gradient for x, {GFLOPS}", f"Gradient for weight and bias, {GFLOPS}"],
         ),
+        ("--transposed --layers fcn", ["fcn-8x"], [f"Transposed convolution, {GFLOPS}"]),
         (
             "--depthwise --layers 14",
             ["mobilenet-14"],

@@ -7,7 +7,7 @@ import numpy as np
 import slidedot as sd
 
 from . import peers
-from .shapes import CONVOLUTIONS, normal
+from .shapes import CONVOLUTIONS, TRANSPOSED, normal
 
 
 class Conv2d:
@@ -44,6 +44,25 @@ class Conv2d:
 
     def time_gradient_weight_bias(self, layer, by):
         self.gradient_weight()
+
+
+class ConvTranspose2d:
+    params = (tuple(TRANSPOSED), ("slidedot", "torch"))
+    param_names = ("layer", "by")
+
+    def setup(self, layer, by):
+        shape = TRANSPOSED[layer]
+        arrays = map(normal, (shape.y, shape.weight))
+        how = {"stride": shape.stride, "padding": shape.padding}
+        if by == "torch":
+            torch = peers.installed(peers.torch)
+            transposed, arrays = torch.nn.functional.conv_transpose2d, map(torch.from_numpy, arrays)
+        else:
+            transposed = sd.conv_transpose2d
+        self.forward = partial(transposed, *arrays, **how)
+
+    def time_forward(self, layer, by):
+        self.forward()
 
 
 class Plan:

@@ -60,6 +60,15 @@ CONVOLUTIONS = {
     "resnet-last": Layer(8, 512, 7, 512, 3, padding=1),
 }
 
+#: Transposed convolutions, as the convolutions that they transpose: their results are `x`.
+TRANSPOSED = {
+    "dcgan": Layer(16, 128, 32, 256, 4, stride=2, padding=1),
+    "dcgan-image": Layer(16, 3, 64, 64, 4, stride=2, padding=1),
+    "unet-up": Layer(2, 64, 112, 128, 2, stride=2),
+    "decoder-3x3": Layer(2, 64, 56, 64, 3, padding=1),
+    "fcn-8x": Layer(1, 21, 128, 21, 16, stride=8, padding=4),
+}
+
 WINOGRAD = ("vgg-2", "vgg-9", "resnet-3x3", "resnet-last")  # 3x3 with stride 1
 
 #: One filter per channel.
