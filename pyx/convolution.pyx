@@ -31,7 +31,7 @@ from rows cimport count_inside, far_apart, fill_inside, first_inside, phases_of
 from scratch cimport Scratch, scratch_free, scratch_part, scratch_take
 from simd cimport (
     SD_MAX_ROWS, SD_MAX_VECTORS, SD_VECTOR_BYTES, SD_VECTORS, SD_VECTORS_WIDEST, copy_run, fill_run,
-    sd_prefetch, stage, tile, total_of, transpose,
+    put_evens, sd_prefetch, stage, tile, total_of, transpose,
 )
 from views cimport Axis, View, axis, view
 
@@ -403,6 +403,8 @@ cdef void gather_strip(
     cdef Py_ssize_t row[SD_MAX_ROWS]
     cdef const floating *b = packed + start
     cdef const floating *add = NULL
+    cdef const floating *result
+    cdef floating *to
     cdef bint whole
     count = next_strip(runs, job, band, pixels)
     if count == 0:
@@ -434,13 +436,15 @@ cdef void gather_strip(
         # ends of rows, and rows that interleave with other phases
         for j in range(count):
             for i in range(rows):
+                to = y + (o + i) * plane + runs[j].result - runs[0].result
+                result = buffer + i * width + runs[j].lane
                 if step == 1:
-                    copy_run(y + (o + i) * plane + runs[j].result - runs[0].result,
-                             buffer + i * width + runs[j].lane, runs[j].size)
+                    copy_run(to, result, runs[j].size)
+                elif step == 2:
+                    put_evens(to, result, runs[j].size)
                 else:
                     for k in range(runs[j].size):
-                        y[(o + i) * plane + runs[j].result - runs[0].result + k * step] = buffer[
-                            i * width + runs[j].lane + k]
+                        to[k * step] = result[k]
 
 
 cdef struct Layout:  # of one thread's scratch, in elements

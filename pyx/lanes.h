@@ -56,6 +56,12 @@
 #define SD_LAST_8 8, 9, 10, 11, 12, 13, 14, 15
 #endif
 
+/* The even lanes of the first vector, the odd ones of the second. */
+#define SD_BLEND_2 0, 3
+#define SD_BLEND_4 0, 5, 2, 7
+#define SD_BLEND_8 0, 9, 2, 11, 4, 13, 6, 15
+#define SD_BLEND_16 0, 17, 2, 19, 4, 21, 6, 23, 8, 25, 10, 27, 12, 29, 14, 31
+
 #define SD_DEFINE_PAIRS(T, NAME, VEC, MASK, LANES)                                                 \
     /* Pixels j, j + step, j + 2 step ..., mixed as `sorted` undoes it; taps share their loads. */ \
     SD_INLINE VEC NAME##_mixed(const int step, const T *p, const int j) {                          \
@@ -107,6 +113,23 @@
             NAME##_store(p + LANES, NAME##_load(p + LANES) + high);                                \
         }                                                                                          \
         for (; i < n; i++) to[2 * i] += from[i];                                                   \
+    }                                                                                              \
+    /* The odd ones between them are written back; the one after the last is another thread's. */  \
+    SD_INLINE void NAME##_put_evens(T *to, const T *from, ptrdiff_t n) {                           \
+        ptrdiff_t i = 0;                                                                           \
+        VEC low, high;                                                                             \
+        for (; i + LANES <= n; i += LANES) {                                                       \
+            T *p = to + 2 * i;                                                                     \
+            NAME##_zip(NAME##_load(from + i), NAME##_load(from + i), &low, &high);                 \
+            NAME##_store(p, SD_SHUFFLE(MASK, low, NAME##_load(p), SD_BLEND_##LANES));              \
+            if (i + LANES == n) {                                                                  \
+                i += LANES / 2;                                                                    \
+                break;                                                                             \
+            }                                                                                      \
+            p += LANES;                                                                            \
+            NAME##_store(p, SD_SHUFFLE(MASK, high, NAME##_load(p), SD_BLEND_##LANES));             \
+        }                                                                                          \
+        for (; i < n; i++) to[2 * i] = from[i];                                                    \
     }
 
 #if SD_VECTOR_BYTES == 64

@@ -95,6 +95,8 @@ cdef extern from "lanes.h" nogil:
     void sd_double_add(double *to, const double *values, Py_ssize_t count)
     void sd_float_add_evens(float *to, const float *values, Py_ssize_t count)
     void sd_double_add_evens(double *to, const double *values, Py_ssize_t count)
+    void sd_float_put_evens(float *to, const float *values, Py_ssize_t count)
+    void sd_double_put_evens(double *to, const double *values, Py_ssize_t count)
 
 
 cdef inline void add_run(floating *to, const floating *values, Py_ssize_t count) noexcept nogil:
@@ -111,6 +113,14 @@ cdef inline void add_evens(floating *to, const floating *values, Py_ssize_t coun
         sd_float_add_evens(to, values, count)
     else:
         sd_double_add_evens(to, values, count)
+
+
+cdef inline void put_evens(floating *to, const floating *values, Py_ssize_t count) noexcept nogil:
+    """to[2 * i] = values[i]"""
+    if floating is float:
+        sd_float_put_evens(to, values, count)
+    else:
+        sd_double_put_evens(to, values, count)
 
 
 cdef inline void copy_run(floating *to, const floating *values, Py_ssize_t count) noexcept nogil:
