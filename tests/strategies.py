@@ -8,10 +8,16 @@ integers and words.
 from dataclasses import dataclass
 
 import numpy as np
-from hypothesis import assume
+from hypothesis import assume, settings
 from hypothesis import strategies as st
 
 from slidedot import geometry
+
+
+def search(examples):
+    """Return settings for so many examples, or more where the profile asks for them."""
+    return settings(max_examples=max(examples, settings.default.max_examples))
+
 
 # ---------------------------------------------------------------------------------- numbers
 
