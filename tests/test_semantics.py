@@ -72,6 +72,15 @@ def test_convolution_of_tensorflow(names):
         np.testing.assert_allclose(names["depthwise_nhwc"][:, i, j], y, rtol=1e-12, atol=1e-12)
 
 
+def test_transposed_convolution_of_tensorflow(names):
+    x, weight = names["x_nhwc"], names["transposed"]
+    kh, kw = weight.shape[:2]
+    y = np.zeros((len(x), names["H"] + kh - 1, names["W"] + kw - 1, names["K"]))
+    for i, j in np.ndindex(names["H"], names["W"]):
+        y[:, i : i + kh, j : j + kw] += np.einsum("nc,hwkc->nhwk", x[:, i, j], weight)
+    np.testing.assert_allclose(names["transposed_y"], y, rtol=1e-12, atol=1e-12)
+
+
 def test_patches_and_places_of_tensorflow(names):
     x, patches = names["x_nhwc"], names["patches"]
     for (i, j), window in sliding(x, names["kh"], names["kw"]):
