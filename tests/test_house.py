@@ -14,21 +14,22 @@ PACKAGE = ROOT / "src" / "slidedot"
 FAMILIES = {"convolution", "columns", "pooling"}
 #: Kernels that a family above uses where they serve.
 INNER_FAMILIES = {"depthwise", "winograd"}
-BELOW_FAMILIES = {"_validation", "_threads", "_dispatch", "geometry"}
+BELOW_FAMILIES = {"_validation", "_threads", "_dispatch", "_types", "geometry"}
 
 #: What each module may import of this package. A new module needs a line here.
 MAY_IMPORT = {
     "__init__": FAMILIES | {"layers", "optim", "_threads", "_dispatch", "geometry"},
-    "layers": FAMILIES | {"_validation", "geometry"},
-    "optim": FAMILIES | {"geometry"},
+    "layers": FAMILIES | {"_validation", "_types", "geometry"},
+    "optim": FAMILIES | {"_types", "geometry"},
     "convolution": BELOW_FAMILIES | {"columns"},  # its "im2col" algorithm
     "columns": BELOW_FAMILIES,
     "pooling": BELOW_FAMILIES,
-    "_validation": {"geometry"},
+    "_validation": {"_types", "geometry"},
     "_threads": {"geometry"},
     "_dispatch": {"_kernels", "_threads", "geometry"},
     "geometry": set(),
-    "reference": {"geometry"},
+    "_types": set(),
+    "reference": {"_types", "geometry"},
     "_kernels": set(),
 }
 

@@ -7,7 +7,8 @@ follows from these numbers alone is here, and nothing else: no arrays, no NumPy.
 
 import operator
 import reprlib
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, NamedTuple, SupportsIndex, TypeAlias
 
 __all__ = [
     "ReceptiveField",
@@ -20,11 +21,22 @@ __all__ = [
 #: The largest number of elements or bytes that a C ``Py_ssize_t`` counts.
 SSIZE_MAX = 2**63 - 1
 
+#: One number for both image axes, or ``(h, w)``.
+Size: TypeAlias = SupportsIndex | tuple[SupportsIndex, SupportsIndex]
+
+#: Of one axis: at both ends, or ``(before, after)``.
+AxisPadding: TypeAlias = Size | Literal["valid", "same"]
+
+#: All round, ``(h, w)``, or ``((top, bottom), (left, right))``.
+Padding: TypeAlias = (
+    AxisPadding | tuple[tuple[SupportsIndex, SupportsIndex], tuple[SupportsIndex, SupportsIndex]]
+)
+
 
 # ---------------------------------------------------------------------------------- arguments
 
 
-def shown(value):
+def shown(value: object) -> str:
     """Return a short text of any value for an error message; never raises."""
     try:
         return reprlib.repr(value)
@@ -32,7 +44,9 @@ def shown(value):
         return f"<{type(value).__name__}>"
 
 
-def integer(function, name, value, minimum=1, *, whole=None):
+def integer(
+    function: str, name: str, value: SupportsIndex, minimum: int = 1, *, whole: object = None
+) -> int:
     """Return `value` as an int in [minimum, 2**63); `whole` is what the message shows."""
     whole = value if whole is None else whole
     try:
@@ -48,14 +62,15 @@ def integer(function, name, value, minimum=1, *, whole=None):
     return number
 
 
-def pair(function, name, value, minimum=1):
+def pair(function: str, name: str, value: Size, minimum: int = 1) -> tuple[int, int]:
     """Return an int or ``(h, w)`` as ``(h, w)``."""
     if isinstance(value, (tuple, list)):
         if len(value) != 2:
             raise ValueError(
                 f"{function}: {name} must be an int or (h, w), got {name}={shown(value)}"
             )
-        return tuple(integer(function, name, v, minimum, whole=value) for v in value)
+        h, w = (integer(function, name, v, minimum, whole=value) for v in value)
+        return h, w
     return (integer(function, name, value, minimum),) * 2
 
 
@@ -71,12 +86,14 @@ class Axis(NamedTuple):
     out: int
 
     @property
-    def span(self):
+    def span(self) -> int:
         """Pixels from a window's first tap to its last."""
         return self.dilation * (self.kernel - 1) + 1
 
 
-def _axis_padding(function, padding, size, kernel, stride, dilation):
+def _axis_padding(
+    function: str, padding: AxisPadding, size: int, kernel: int, stride: int, dilation: int
+) -> tuple[int, int]:
     """Padding of one axis: an int, ``(before, after)``, "valid" or "same" -> (before, after)."""
     if isinstance(padding, str):
         if padding == "valid":
@@ -91,7 +108,7 @@ def _axis_padding(function, padding, size, kernel, stride, dilation):
     return pair(function, "padding", padding, 0)
 
 
-def _split_padding(function, padding):
+def _split_padding(function: str, padding: Any) -> tuple[AxisPadding, AxisPadding]:
     """Split `padding` into what holds for rows and what holds for columns."""
     if not isinstance(padding, (tuple, list)):
         return padding, padding
@@ -109,10 +126,21 @@ def _split_padding(function, padding):
     if not any(nested):
         for p in padding:
             integer(function, "padding", p, 0, whole=padding)
-    return padding
+    h, w = padding
+    return h, w
 
 
-def _axis(function, name, size, kernel, stride, padding, dilation, ceil_mode, exact=False):
+def _axis(
+    function: str,
+    name: str,
+    size: int,
+    kernel: int,
+    stride: int,
+    padding: AxisPadding,
+    dilation: int,
+    ceil_mode: bool,
+    exact: bool = False,
+) -> Axis:
     """Return the `Axis` of these numbers, or say why there is none; `name` is the axis."""
     before, after = _axis_padding(function, padding, size, kernel, stride, dilation)
     padded = size + before + after
@@ -137,19 +165,30 @@ def _axis(function, name, size, kernel, stride, padding, dilation, ceil_mode, ex
     return Axis(size, kernel, stride, dilation, before, after, steps + 1)
 
 
-def windows(function, size, kernel_size, stride, padding, dilation, ceil_mode=False):
+def windows(
+    function: str,
+    size: Sequence[int],
+    kernel_size: Size,
+    stride: Size,
+    padding: Padding,
+    dilation: Size,
+    ceil_mode: bool = False,
+) -> tuple[Axis, Axis]:
     """Return the `Axis` of rows and of columns for an image of `size` ``(h, w)``."""
     kernel = pair(function, "kernel_size", kernel_size)
     stride = pair(function, "stride", stride)
     dilation = pair(function, "dilation", dilation)
-    padding = _split_padding(function, padding)
-    return tuple(
-        _axis(function, name, size[i], kernel[i], stride[i], padding[i], dilation[i], ceil_mode)
+    paddings = _split_padding(function, padding)
+    h, w = (
+        _axis(function, name, size[i], kernel[i], stride[i], paddings[i], dilation[i], ceil_mode)
         for i, name in enumerate(("height", "width"))
     )
+    return h, w
 
 
-def output_padding_pair(function, output_padding, stride, dilation):
+def output_padding_pair(
+    function: str, output_padding: Size, stride: tuple[int, int], dilation: tuple[int, int]
+) -> tuple[int, int]:
     """Return `output_padding` as ``(h, w)``: less than the stride or the dilation, given so."""
     extra = pair(function, "output_padding", output_padding, 0)
     for e, s, d in zip(extra, stride, dilation, strict=True):
@@ -161,7 +200,15 @@ def output_padding_pair(function, output_padding, stride, dilation):
     return extra
 
 
-def transposed_windows(function, size, kernel_size, stride, padding, output_padding, dilation):
+def transposed_windows(
+    function: str,
+    size: Sequence[int],
+    kernel_size: Size,
+    stride: Size,
+    padding: Padding,
+    output_padding: Size,
+    dilation: Size,
+) -> tuple[Axis, Axis]:
     """Return the axes of the convolution whose transpose makes its input's size of `size`.
 
     Each `Axis` is that convolution's: its ``out`` is `size`, its ``size`` the result's. Padding
@@ -192,10 +239,11 @@ def transposed_windows(function, size, kernel_size, stride, padding, output_padd
                 f"{full + extra[i]} pixels without it"
             )
         axes.append(Axis(out, kernel[i], stride[i], dilation[i], before, after, size[i]))
-    return tuple(axes)
+    h, w = axes
+    return h, w
 
 
-def _first_step_into(step, modulus, low, high):
+def _first_step_into(step: int, modulus: int, low: int, high: int) -> int | None:
     """Smallest t >= 0 with low <= step * t mod modulus <= high, or None (as Euclid's algorithm)."""
     if low == 0:
         return 0
@@ -211,7 +259,7 @@ def _first_step_into(step, modulus, low, high):
     return None if wraps is None else -(-(low + modulus * wraps) // step)
 
 
-def empty_window(axis):
+def empty_window(axis: Axis) -> int | None:
     """Return the index of the first window that holds no pixel at all, or None.
 
     With padding less than the span, only taps further apart than the input is long make one.
@@ -231,8 +279,15 @@ def empty_window(axis):
 
 
 def conv_output_size(
-    size, kernel_size, stride=1, padding=0, dilation=1, *, ceil_mode=False, exact=False
-):
+    size: SupportsIndex,
+    kernel_size: SupportsIndex,
+    stride: SupportsIndex = 1,
+    padding: AxisPadding = 0,
+    dilation: SupportsIndex = 1,
+    *,
+    ceil_mode: bool = False,
+    exact: bool = False,
+) -> int:
     """Return how many windows fit along one axis of an image.
 
     ``floor((size + before + after - dilation * (kernel_size - 1) - 1) / stride) + 1``; the
@@ -303,7 +358,7 @@ class ReceptiveField(NamedTuple):
     start: float | tuple[float, float]
 
 
-def _layer_window(layer):
+def _layer_window(layer: Any) -> tuple[Any, Any, Any, Any]:
     """Return (kernel_size, stride, padding, dilation) of an entry of `receptive_field`."""
     if hasattr(layer, "output_padding"):
         raise ValueError(
@@ -326,7 +381,7 @@ def _layer_window(layer):
     return layer, 1, 0, 1
 
 
-def receptive_field(layers):
+def receptive_field(layers: Iterable[Any]) -> list[ReceptiveField]:
     """Return what an output of each layer sees of the input, layer by layer.
 
     A layer of ``k`` taps, ``d`` apart, over outputs that lie ``jump`` pixels apart sees
@@ -368,7 +423,7 @@ def receptive_field(layers):
     """
     function = "receptive_field"
     size, jump, start = [1, 1], [1, 1], [0.0, 0.0]
-    fields = []
+    fields: list[tuple[Any, Any, Any]] = []
     for layer in layers:
         kernel_size, stride, padding, dilation = _layer_window(layer)
         kernel = pair(function, "kernel_size", kernel_size)
@@ -392,7 +447,13 @@ def receptive_field(layers):
     return [ReceptiveField(*field) for field in fields]
 
 
-def conv2d_parameters(in_channels, out_channels, kernel_size, groups=1, bias=True):
+def conv2d_parameters(
+    in_channels: SupportsIndex,
+    out_channels: SupportsIndex,
+    kernel_size: Size,
+    groups: SupportsIndex = 1,
+    bias: bool = True,
+) -> int:
     """Return the number of weights and biases of a convolution layer.
 
     ``out_channels * (in_channels // groups) * kh * kw``, and ``out_channels`` biases.
@@ -434,14 +495,16 @@ def conv2d_parameters(in_channels, out_channels, kernel_size, groups=1, bias=Tru
     return out_channels * (in_channels // groups) * kh * kw + (out_channels if bias else 0)
 
 
-def divide_channels(function, groups, **channels):
+def divide_channels(function: str, groups: int, **channels: int) -> None:
     """Refuse `groups` that do not divide each of the named channel counts."""
     for name, count in channels.items():
         if count % groups:
             raise ValueError(f"{function}: groups={groups} does not divide {name}={count}")
 
 
-def linear_parameters(in_features, out_features, bias=True):
+def linear_parameters(
+    in_features: SupportsIndex, out_features: SupportsIndex, bias: bool = True
+) -> int:
     """Return the number of weights and biases of a fully connected layer.
 
     Parameters

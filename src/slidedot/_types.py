@@ -1,0 +1,16 @@
+"""The types of arrays, for hints; sizes and paddings have theirs in `geometry`."""
+
+from typing import Any, Literal, TypeAlias, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: The dtype that goes in, comes out: float32 or float64.
+Float = TypeVar("Float", bound=np.floating[Any])
+
+#: Of a dtype that the types do not follow.
+Floats: TypeAlias = NDArray[np.floating[Any]]
+Integers: TypeAlias = NDArray[np.integer[Any]]
+
+Activation: TypeAlias = Literal["relu"] | None
+Algorithm: TypeAlias = Literal["auto", "direct", "im2col", "winograd"]
