@@ -1,12 +1,23 @@
 """im2col and col2im: what each window sees, as the columns of a matrix, and the way back."""
 
+from numpy.typing import NDArray
+
 from slidedot import _dispatch, _threads, _validation
-from slidedot.geometry import pair, windows
+from slidedot._types import Float
+from slidedot.geometry import Padding, Size, pair, windows
 
 __all__ = ["col2im", "im2col"]
 
 
-def im2col(x, kernel_size, *, stride=1, padding=0, dilation=1, out=None):
+def im2col(
+    x: NDArray[Float],
+    kernel_size: Size,
+    *,
+    stride: Size = 1,
+    padding: Padding = 0,
+    dilation: Size = 1,
+    out: NDArray[Float] | None = None,
+) -> NDArray[Float]:
     """Lay out what each window of an image sees as a column of a matrix.
 
     ``cols[n, (c * kh + i) * kw + j, oy * OW + ox]`` is the pixel
@@ -59,7 +70,16 @@ def im2col(x, kernel_size, *, stride=1, padding=0, dilation=1, out=None):
     return _validation.deliver(cols, out)
 
 
-def col2im(cols, output_size, kernel_size, *, stride=1, padding=0, dilation=1, out=None):
+def col2im(
+    cols: NDArray[Float],
+    output_size: Size,
+    kernel_size: Size,
+    *,
+    stride: Size = 1,
+    padding: Padding = 0,
+    dilation: Size = 1,
+    out: NDArray[Float] | None = None,
+) -> NDArray[Float]:
     """Add the columns of `im2col` back into an image; overlapping windows are summed.
 
     The adjoint of `im2col`: ``(im2col(x) * cols).sum() == (x * col2im(cols)).sum()``.
