@@ -1,14 +1,26 @@
 """Max pooling with the place of each maximum, and its gradient."""
 
+from typing import Any, Literal, overload
+
 import numpy as np
+from numpy.typing import NDArray
 
 from slidedot import _dispatch, _threads, _validation
-from slidedot.geometry import empty_window, pair, shown, windows
+from slidedot._types import Float, Integers
+from slidedot.geometry import Axis, Padding, Size, empty_window, pair, shown, windows
 
 __all__ = ["max_pool2d", "max_pool2d_backward"]
 
 
-def _pool_windows(function, size, kernel_size, stride, padding, dilation, ceil_mode):
+def _pool_windows(
+    function: str,
+    size: tuple[int, ...],
+    kernel_size: Size,
+    stride: Size | None,
+    padding: Padding,
+    dilation: Size,
+    ceil_mode: bool,
+) -> tuple[Axis, Axis]:
     """Return the axes of windows each of which holds a pixel."""
     if stride is None:
         stride = kernel_size
@@ -28,17 +40,35 @@ def _pool_windows(function, size, kernel_size, stride, padding, dilation, ceil_m
     return axes
 
 
+@overload
 def max_pool2d(
-    x,
-    kernel_size,
+    x: NDArray[Float], kernel_size: Size, *, stride: Size | None = ..., padding: Padding = ...,
+    dilation: Size = ..., ceil_mode: bool = ..., return_argmax: Literal[False] = ...,
+    out: NDArray[Float] | None = ...,
+) -> NDArray[Float]: ...  # fmt: skip
+@overload
+def max_pool2d(
+    x: NDArray[Float], kernel_size: Size, *, stride: Size | None = ..., padding: Padding = ...,
+    dilation: Size = ..., ceil_mode: bool = ..., return_argmax: Literal[True],
+    out: NDArray[Float] | None = ...,
+) -> tuple[NDArray[Float], Integers]: ...  # fmt: skip
+@overload
+def max_pool2d(
+    x: NDArray[Float], kernel_size: Size, *, stride: Size | None = ..., padding: Padding = ...,
+    dilation: Size = ..., ceil_mode: bool = ..., return_argmax: bool,
+    out: NDArray[Float] | None = ...,
+) -> NDArray[Float] | tuple[NDArray[Float], Integers]: ...  # fmt: skip
+def max_pool2d(
+    x: NDArray[Float],
+    kernel_size: Size,
     *,
-    stride=None,
-    padding=0,
-    dilation=1,
-    ceil_mode=False,
-    return_argmax=False,
-    out=None,
-):
+    stride: Size | None = None,
+    padding: Padding = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+    return_argmax: bool = False,
+    out: NDArray[Float] | None = None,
+) -> NDArray[Float] | tuple[NDArray[Float], Integers]:
     """Take the maximum of each window, and where it was.
 
     ``y[n, c, oy, ox] = max over i, j of x[n, c, oy * stride + i * dilation - top, ...]``. The
@@ -94,9 +124,9 @@ def max_pool2d(
     shape = (*x.shape[:2], h.out, w.out)
     y = _validation.output(function, out, shape[1:] if single else shape, x.dtype.type, x=x)
     x = _validation.plain(x)
-    argmax = None
+    argmax: Integers | None = None
     if return_argmax:
-        index = np.int32 if h.size * w.size <= 2**31 - 1 else np.int64
+        index: type[np.integer[Any]] = np.int32 if h.size * w.size <= 2**31 - 1 else np.int64
         argmax = _validation.empty(function, shape, index)
     if y.size:
         threads = _threads.threads_for(y.size * h.kernel * w.kernel)
@@ -105,10 +135,18 @@ def max_pool2d(
             _dispatch.kernels.pooling.max_forward(x, y.reshape(shape), argmax, h, w, threads),
         )
     y = _validation.deliver(y, out)
-    return (y, argmax[0] if single else argmax) if return_argmax else y
+    if argmax is None:
+        return y
+    return y, argmax[0] if single else argmax
 
 
-def max_pool2d_backward(grad_out, argmax, input_size, *, out=None):
+def max_pool2d_backward(
+    grad_out: NDArray[Float],
+    argmax: Integers,
+    input_size: Size,
+    *,
+    out: NDArray[Float] | None = None,
+) -> NDArray[Float]:
     """Return the gradient of `max_pool2d`: each window's gradient goes to its maximum.
 
     ``x[n, c, argmax[n, c, oy, ox]] += grad_out[n, c, oy, ox]``; where windows overlap, gradients
