@@ -1,14 +1,19 @@
 """Convolution, as in the lecture: slide the filter over the image and take dot products."""
 
 import functools
-from typing import Any, NamedTuple
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple, SupportsIndex
 
 import numpy as np
+from numpy.typing import NDArray
 
 from slidedot import _dispatch, _threads, _validation
+from slidedot._types import Activation, Algorithm, Float, Floats
 from slidedot.columns import col2im, im2col
 from slidedot.geometry import (
     Axis,
+    Padding,
+    Size,
     divide_channels,
     integer,
     pair,
@@ -19,8 +24,8 @@ from slidedot.geometry import (
 
 __all__ = ["Conv2dGradients", "Conv2dPlan", "conv2d", "conv2d_backward", "conv_transpose2d"]
 
-ALGORITHMS = ("auto", "direct", "im2col", "winograd")
-ACTIVATIONS = (None, "relu")
+ALGORITHMS: tuple[Algorithm, ...] = ("auto", "direct", "im2col", "winograd")
+ACTIVATIONS: tuple[Activation, ...] = (None, "relu")
 NAMES = ("x", "weight", "bias")
 
 
@@ -44,9 +49,10 @@ class Conv2dGradients(NamedTuple):
     Conv2dGradients(x=None, weight=None, bias=array([4.]))
     """
 
-    x: np.ndarray | None
-    weight: np.ndarray | None
-    bias: np.ndarray | None
+    # or None: Any, so that who asked for a gradient need not check that it is there
+    x: Floats | Any
+    weight: Floats | Any
+    bias: Floats | Any
 
 
 class _Layer(NamedTuple):
@@ -56,7 +62,7 @@ class _Layer(NamedTuple):
     w: Axis
     groups: int
 
-    def windows(self):
+    def windows(self) -> dict[str, Any]:
         """Return the keywords with which `im2col` and `col2im` walk over the same windows."""
         h, w = self.h, self.w
         return {
@@ -66,7 +72,9 @@ class _Layer(NamedTuple):
         }
 
 
-def _filters(function, weight, axes="(K, C // groups, kh, kw)"):
+def _filters(
+    function: str, weight: NDArray[Float], axes: str = "(K, C // groups, kh, kw)"
+) -> NDArray[Float]:
     """Check a weight by itself."""
     weight = _validation.floats(function, "weight", weight, (4,), axes)
     if 0 in weight.shape:
@@ -74,7 +82,9 @@ def _filters(function, weight, axes="(K, C // groups, kh, kw)"):
     return weight
 
 
-def _layer(function, x_shape, weight_shape, *window):
+def _layer(
+    function: str, x_shape: Sequence[int], weight_shape: tuple[Any, ...], *window: Any
+) -> _Layer:
     """Check that an input and a weight of these shapes fit; `window` is stride, padding, dilation
     and groups."""
     stride, padding, dilation, groups = window
@@ -90,7 +100,9 @@ def _layer(function, x_shape, weight_shape, *window):
     return _Layer(*axes, groups)
 
 
-def _transposed_layer(function, x_shape, weight_shape, *window):
+def _transposed_layer(
+    function: str, x_shape: Sequence[int], weight_shape: tuple[Any, ...], *window: Any
+) -> _Layer:
     """The same of a transposed convolution: the layer whose gradient for its input it is; `window`
     is stride, padding, output_padding, dilation and groups."""
     stride, padding, output_padding, dilation, groups = window
@@ -115,20 +127,22 @@ _known_transposed_layer = functools.lru_cache(maxsize=256)(_transposed_layer)
 _PLAIN = {int, str}
 
 
-def _plain(value):
+def _plain(value: object) -> bool:
     return type(value) in _PLAIN or (type(value) is tuple and all(map(_plain, value)))
 
 
-def _all_plain(window):
+def _all_plain(window: tuple[object, ...]) -> bool:
     return _PLAIN.issuperset(map(type, window)) or all(map(_plain, window))
 
 
-def _layer_of(function, x, weight, *window):
+def _layer_of(function: str, x: Floats, weight: Floats, *window: Any) -> _Layer:
     layer = _known_layer if _all_plain(window) else _layer
     return layer(function, x.shape, weight.shape, *window)
 
 
-def _bias(function, bias, weight, channels):
+def _bias(
+    function: str, bias: NDArray[Float] | None, weight: NDArray[Float], channels: int
+) -> NDArray[Float] | None:
     """Check a bias of so many output channels."""
     if bias is None:
         return None
@@ -138,7 +152,7 @@ def _bias(function, bias, weight, channels):
     return bias
 
 
-def _winograd_pays(channels, outputs, height, width):
+def _winograd_pays(channels: int, outputs: int, height: int, width: int) -> bool:
     """Whether Winograd's algorithm is the faster one, by the layer's shape alone.
 
     Channels are those of one group, height and width those of the output. Times of "direct" over
@@ -155,7 +169,7 @@ def _winograd_pays(channels, outputs, height, width):
     return min(channels, outputs) >= 16 and min(height, width) >= 3
 
 
-def _chosen(function, algorithm, weight, layer):
+def _chosen(function: str, algorithm: Algorithm, weight: Floats, layer: _Layer) -> Algorithm:
     """Return the algorithm that serves a layer: never "auto". Refuse one that cannot."""
     if algorithm not in ("auto", "winograd"):
         return algorithm
@@ -184,7 +198,9 @@ def _chosen(function, algorithm, weight, layer):
 _DEPTHWISE_STEP = 16
 
 
-def _kernels_of(kernels, algorithm, weight, layer):
+def _kernels_of(
+    kernels: _dispatch.Kernels, algorithm: Algorithm, weight: Floats, layer: _Layer
+) -> Any:
     """Return the family of kernels that computes an algorithm other than "im2col"; one filter per
     channel has its own."""
     if algorithm == "winograd":
@@ -197,18 +213,18 @@ def _kernels_of(kernels, algorithm, weight, layer):
 
 
 def conv2d(
-    x,
-    weight,
-    bias=None,
+    x: NDArray[Float],
+    weight: NDArray[Float],
+    bias: NDArray[Float] | None = None,
     *,
-    stride=1,
-    padding=0,
-    dilation=1,
-    groups=1,
-    activation=None,
-    algorithm="auto",
-    out=None,
-):
+    stride: Size = 1,
+    padding: Padding = 0,
+    dilation: Size = 1,
+    groups: SupportsIndex = 1,
+    activation: Activation = None,
+    algorithm: Algorithm = "auto",
+    out: NDArray[Float] | None = None,
+) -> NDArray[Float]:
     """Slide filters over images and take dot products.
 
     ``y[n, k, oy, ox] = bias[k] + sum over c, i, j of weight[k, c, i, j] *
@@ -285,10 +301,21 @@ class _Packed(NamedTuple):
     """The kernels of one family and CPU level, and a weight as they want it, or None."""
 
     kernels: Any
-    weight: np.ndarray | None
+    weight: Floats | None
 
 
-def _forward(function, x, single, weight, bias, layer, relu, algorithm, out, packed=None):
+def _forward(
+    function: str,
+    x: NDArray[Float],
+    single: bool,
+    weight: NDArray[Float],
+    bias: NDArray[Float] | None,
+    layer: _Layer,
+    relu: bool,
+    algorithm: Algorithm,
+    out: NDArray[Float] | None,
+    packed: _Packed | None = None,
+) -> NDArray[Float]:
     """Compute what has been checked, all but `out`; `packed` is the weight, for the kernel that
     packed it."""
     h, w, groups = layer
@@ -316,17 +343,25 @@ def _forward(function, x, single, weight, bias, layer, relu, algorithm, out, pac
     return _validation.deliver(y, out)
 
 
-def _contiguous(bias):
+def _contiguous(bias: NDArray[Float] | None) -> NDArray[Float] | None:
     return None if bias is None else np.ascontiguousarray(_validation.plain(bias))
 
 
-def _columns(function, x, h, w):
+def _columns(function: str, x: NDArray[Float], h: Axis, w: Axis) -> NDArray[Float]:
     """Room for the columns of one image of x (n, c, h, w)."""
     shape = (x.shape[1] * h.kernel * w.kernel, h.out * w.out)
     return _validation.empty(function, shape, x.dtype)
 
 
-def _forward_im2col(function, x, weight, bias, y, layer, relu):
+def _forward_im2col(
+    function: str,
+    x: NDArray[Float],
+    weight: NDArray[Float],
+    bias: NDArray[Float] | None,
+    y: NDArray[Float],
+    layer: _Layer,
+    relu: bool,
+) -> None:
     """Fill y (n, k, oh, ow): per image, the filters as a matrix times the image's columns."""
     h, w, groups = layer
     k, kernel_size = weight.shape[0], weight.shape[2:]
@@ -385,17 +420,17 @@ class Conv2dPlan:
 
     def __init__(
         self,
-        weight,
-        bias=None,
+        weight: Floats,
+        bias: Floats | None = None,
         *,
-        stride=1,
-        padding=0,
-        dilation=1,
-        groups=1,
-        activation=None,
-        algorithm="auto",
-        input_size=None,
-    ):
+        stride: Size = 1,
+        padding: Padding = 0,
+        dilation: Size = 1,
+        groups: SupportsIndex = 1,
+        activation: Activation = None,
+        algorithm: Algorithm = "auto",
+        input_size: Size | None = None,
+    ) -> None:
         function = "Conv2dPlan"
         self._algorithm = _validation.choice(function, "algorithm", algorithm, ALGORITHMS)
         _validation.choice(function, "activation", activation, ACTIVATIONS)
@@ -403,30 +438,33 @@ class Conv2dPlan:
         self._channels = weight.shape[1] * integer(function, "groups", groups)
         self._window = stride, padding, dilation, groups
         given = input_size is not None
-        if not given:  # check the rest on an image that every filter fits into
-            spans = zip(pair(function, "dilation", dilation), weight.shape[2:], strict=True)
-            input_size = tuple(d * (k - 1) + 1 for d, k in spans)
+        if input_size is None:  # check the rest on an image that every filter fits into
+            taps = zip(pair(function, "dilation", dilation), weight.shape[2:], strict=True)
+            h, w = (d * (k - 1) + 1 for d, k in taps)
+            input_size = h, w
         size = pair(function, "input_size", input_size)
         layer = _layer(function, (1, self._channels, *size), weight.shape, *self._window)
         algorithm = _chosen(function, algorithm, weight, layer)
         bias = _bias(function, bias, weight, weight.shape[0])
-        self._weight = np.array(weight, weight.dtype.newbyteorder("="), order="C")
-        self._bias = None if bias is None else np.array(bias, bias.dtype.newbyteorder("="))
+        self._weight: NDArray[Any] = np.array(weight, weight.dtype.newbyteorder("="), order="C")
+        self._bias: NDArray[Any] | None = None
+        if bias is not None:
+            self._bias = np.array(bias, bias.dtype.newbyteorder("="))
         self._relu = activation == "relu"
         self._kernels = _dispatch.kernels
-        self._packed = {}
+        self._packed: dict[Algorithm, _Packed] = {}
         if given or self._algorithm != "auto":
             self._prepared(algorithm, layer)
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         # kernels stay behind, and with them the weight as they want it: where the plan is unpickled
         # the CPU may have another level
         return {k: v for k, v in vars(self).items() if k not in ("_kernels", "_packed")}
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state, _kernels=_dispatch.kernels, _packed={})
 
-    def _variant(self, padding, algorithm):
+    def _variant(self, padding: Padding, algorithm: Algorithm) -> "Conv2dPlan":
         """Return a plan with another padding and algorithm, which shares the prepared weight."""
         stride, _, dilation, groups = self._window
         plan = object.__new__(Conv2dPlan)
@@ -434,7 +472,7 @@ class Conv2dPlan:
         vars(plan).update(vars(self), _window=window, _algorithm=algorithm)
         return plan
 
-    def _prepared(self, algorithm, layer):
+    def _prepared(self, algorithm: Algorithm, layer: _Layer) -> _Packed | None:
         """Return the weight as an algorithm wants it, for layers of any size."""
         if algorithm == "im2col":
             return None
@@ -449,14 +487,14 @@ class Conv2dPlan:
             self._packed[algorithm] = _Packed(kernels, packed)
         return self._packed[algorithm]
 
-    def _is_of(self, weight, bias):
+    def _is_of(self, weight: Floats, bias: Floats | None) -> bool:
         """Whether the plan is that of these arrays as they are now."""
         same = np.array_equal(self._weight, weight) and self._weight.dtype == weight.dtype
         if bias is None or self._bias is None:
             return same and bias is self._bias
         return same and np.array_equal(self._bias, bias)
 
-    def __call__(self, x, out=None):
+    def __call__(self, x: NDArray[Float], out: NDArray[Float] | None = None) -> NDArray[Float]:
         """Return the convolution of x (N, C, H, W) or (C, H, W), in `out` if it is given.
 
         Parameters
@@ -486,7 +524,7 @@ class Conv2dPlan:
             self._prepared(algorithm, layer),
         )  # fmt: skip
 
-    def _geometry(self, x_shape):
+    def _geometry(self, x_shape: Sequence[SupportsIndex]) -> tuple[_Layer, int]:
         """Return the layer over an input of a shape (N, C, H, W) or (C, H, W), and N."""
         function = "Conv2dPlan"
         if not isinstance(x_shape, (tuple, list)) or len(x_shape) not in (3, 4):
@@ -494,14 +532,14 @@ class Conv2dPlan:
                 f"{function}: x_shape must be (N, C, H, W) or (C, H, W), got "
                 f"x_shape={shown(x_shape)}"
             )
-        *batch, _, _, _ = x_shape = [
+        *batch, c, h, w = (
             integer(function, "x_shape", n, minimum, whole=x_shape)
             for n, minimum in zip(x_shape, (0, 1, 1, 1)[-len(x_shape) :], strict=True)
-        ]
+        )
         n = batch[0] if batch else 1
-        return _layer(function, (n, *x_shape[-3:]), self._weight.shape, *self._window), n
+        return _layer(function, (n, c, h, w), self._weight.shape, *self._window), n
 
-    def algorithm(self, input_size):
+    def algorithm(self, input_size: Size) -> Algorithm:
         """Return which algorithm serves images of this size.
 
         Parameters
@@ -525,7 +563,7 @@ class Conv2dPlan:
         layer, _ = self._geometry((self._channels, *pair(function, "input_size", input_size)))
         return _chosen(function, self._algorithm, self._weight, layer)
 
-    def workspace_bytes(self, x_shape):
+    def workspace_bytes(self, x_shape: Sequence[SupportsIndex]) -> int:
         """Return the memory that a call takes besides its input, its output and the plan.
 
         Parameters
@@ -556,7 +594,7 @@ class Conv2dPlan:
         kernels = _kernels_of(self._kernels, algorithm, self._weight, layer)
         return kernels.forward_workspace(n, self._weight, h, w, groups, threads)
 
-    def flops(self, x_shape):
+    def flops(self, x_shape: Sequence[SupportsIndex]) -> int:
         """Return the floating-point operations of the plain convolution, two per multiply-add.
 
         Parameters
@@ -581,17 +619,17 @@ class Conv2dPlan:
 
 
 def conv2d_backward(
-    grad_out,
-    x,
-    weight,
+    grad_out: NDArray[Float],
+    x: NDArray[Float],
+    weight: NDArray[Float],
     *,
-    stride=1,
-    padding=0,
-    dilation=1,
-    groups=1,
-    algorithm="auto",
-    need=NAMES,
-):
+    stride: Size = 1,
+    padding: Padding = 0,
+    dilation: Size = 1,
+    groups: SupportsIndex = 1,
+    algorithm: Algorithm = "auto",
+    need: Collection[str] = NAMES,
+) -> Conv2dGradients:
     """Return the gradients of `conv2d` for its input, weight and bias.
 
     ``x[n, c, i] = sum over k, tap of weight[k, c, tap] * grad_out[n, k, (i - tap) / stride]``,
@@ -665,7 +703,7 @@ def conv2d_backward(
     if single:
         grad_out = grad_out[None]
     grad_out, x, weight = map(_validation.plain, (grad_out, x, weight))
-    gradients = {
+    gradients: dict[str, Any] = {
         name: _validation.empty(function, size, x.dtype.type) if name in need else None
         for name, size in (("x", x.shape), ("weight", weight.shape), ("bias", (k,)))
     }
@@ -679,7 +717,17 @@ def conv2d_backward(
     return Conv2dGradients(**gradients)
 
 
-def _backward_kernels(function, kernels, grad_out, x_in, weight_in, layer, x, weight, bias):
+def _backward_kernels(
+    function: str,
+    kernels: Any,
+    grad_out: Floats,
+    x_in: Floats,
+    weight_in: Floats,
+    layer: _Layer,
+    x: Floats | None,
+    weight: Floats | None,
+    bias: Floats | None,
+) -> None:
     h, w, groups = layer
     threads = _threads.threads_for(grad_out.size * weight_in[0].size)
     if not grad_out.size:  # an empty batch
@@ -698,7 +746,15 @@ def _backward_kernels(function, kernels, grad_out, x_in, weight_in, layer, x, we
         _dispatch.kernels.convolution.gradient_bias(grad_out, bias, threads)
 
 
-def _gradient_x(function, kernels, grad_out, weight, bias, layer, x):
+def _gradient_x(
+    function: str,
+    kernels: Any,
+    grad_out: Floats,
+    weight: Floats,
+    bias: Floats | None,
+    layer: _Layer,
+    x: Floats,
+) -> None:
     """Fill x (n, c, h, w); `bias` (c,) is added."""
     h, w, groups = layer
     if max(h.stride, w.stride) > 2:  # whose gaps the depthwise kernel would fill with zeros
@@ -709,7 +765,16 @@ def _gradient_x(function, kernels, grad_out, weight, bias, layer, x):
     )
 
 
-def _backward_im2col(function, grad_out, x_in, weight_in, layer, x, weight, bias):
+def _backward_im2col(
+    function: str,
+    grad_out: Floats,
+    x_in: Floats,
+    weight_in: Floats,
+    layer: _Layer,
+    x: Floats | None,
+    weight: Floats | None,
+    bias: Floats | None,
+) -> None:
     """Both products of the lecture, per image: with the columns, and back through `col2im`."""
     h, w, groups = layer
     k, kernel_size = weight_in.shape[0], weight_in.shape[2:]
@@ -733,17 +798,17 @@ def _backward_im2col(function, grad_out, x_in, weight_in, layer, x, weight, bias
 
 
 def conv_transpose2d(
-    x,
-    weight,
-    bias=None,
+    x: NDArray[Float],
+    weight: NDArray[Float],
+    bias: NDArray[Float] | None = None,
     *,
-    stride=1,
-    padding=0,
-    output_padding=0,
-    dilation=1,
-    groups=1,
-    out=None,
-):
+    stride: Size = 1,
+    padding: Padding = 0,
+    output_padding: Size = 0,
+    dilation: Size = 1,
+    groups: SupportsIndex = 1,
+    out: NDArray[Float] | None = None,
+) -> NDArray[Float]:
     """Lay the filters down, each weighted by a pixel, and add up where they overlap.
 
     The transpose of `conv2d` as a matrix, and so its gradient for the input: ``y[n, k, i] =
@@ -819,7 +884,7 @@ def conv_transpose2d(
     x, single = _validation.images(function, "x", x)
     weight = _filters(function, weight, "(C, K // groups, kh, kw)")
     _validation.one_dtype(function, "x", x, "weight", weight)
-    window = stride, padding, output_padding, dilation, groups
+    window: tuple[Any, ...] = stride, padding, output_padding, dilation, groups
     known = _known_transposed_layer if _all_plain(window) else _transposed_layer
     layer = known(function, x.shape, weight.shape, *window)
     channels = weight.shape[1] * layer.groups
