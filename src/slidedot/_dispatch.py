@@ -3,7 +3,7 @@
 import importlib
 import importlib.util
 import os
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, overload
 
 from slidedot._kernels import cpu
 from slidedot._threads import get_num_threads
@@ -27,28 +27,28 @@ class Kernels(NamedTuple):
     tile: Any
 
 
-def _module(family, level):
+def _module(family: str, level: str) -> str:
     return f"slidedot._kernels.{family}_{level.replace('-', '_')}"
 
 
-def built_levels():
+def built_levels() -> list[str]:
     """CPU levels that this installation holds, best first."""
     return [v for v in LEVELS if importlib.util.find_spec(_module(FAMILIES[0], v)) is not None]
 
 
-def runnable_levels():
+def runnable_levels() -> list[str]:
     """CPU levels that were built and that this CPU runs, best first."""
     supported = cpu.levels()
     return [level for level in built_levels() if level in supported]
 
 
-def load(level):
+def load(level: str) -> Kernels:
     """Import the kernel modules of `level`, which the CPU must run: even their initialisation
     is compiled for it."""
     return Kernels(level, *(importlib.import_module(_module(f, level)) for f in FAMILIES))
 
 
-def _choose():
+def _choose() -> str:
     runnable = runnable_levels()
     if not runnable:
         raise ImportError(
@@ -68,7 +68,11 @@ def _choose():
 kernels = load(_choose())
 
 
-def show_config(mode="stdout"):
+@overload
+def show_config(mode: Literal["stdout"] = ...) -> None: ...
+@overload
+def show_config(mode: Literal["dicts"]) -> dict[str, Any]: ...
+def show_config(mode: Literal["stdout", "dicts"] = "stdout") -> dict[str, Any] | None:
     """Print, or return, what is installed and in use.
 
     Parameters

@@ -3,6 +3,8 @@
 import contextlib
 import os
 import threading
+from collections.abc import Iterator
+from typing import SupportsIndex
 
 from slidedot.geometry import integer, shown
 
@@ -13,7 +15,7 @@ MAX_THREADS = 256
 WORK_PER_THREAD = 1_000_000
 
 
-def _default():
+def _default() -> int:
     wanted = os.environ.get("SLIDEDOT_NUM_THREADS")
     if wanted:
         try:
@@ -35,7 +37,7 @@ _forked = False
 _caller = threading.local()
 
 
-def set_num_threads(n):
+def set_num_threads(n: SupportsIndex) -> None:
     """Set how many threads each later call may use, in the whole process.
 
     Results do not depend on it, bit for bit.
@@ -72,7 +74,7 @@ def set_num_threads(n):
     _count = n
 
 
-def get_num_threads():
+def get_num_threads() -> int:
     """Return how many threads each call may use.
 
     The default is ``SLIDEDOT_NUM_THREADS``, else ``OMP_NUM_THREADS``, else the CPUs that this
@@ -95,7 +97,7 @@ def get_num_threads():
 
 
 @contextlib.contextmanager
-def num_threads(n):
+def num_threads(n: SupportsIndex) -> Iterator[None]:
     """Use `n` threads within a ``with`` block, in the whole process.
 
     Parameters
@@ -131,7 +133,7 @@ def num_threads(n):
 
 
 @contextlib.contextmanager
-def one_thread():
+def one_thread() -> Iterator[None]:
     """Compute with one thread in calls from this Python thread, within a ``with`` block.
 
     For who calls from several threads at once, each with its share of the work.
@@ -144,14 +146,14 @@ def one_thread():
         _caller.alone = before
 
 
-def threads_for(work):
+def threads_for(work: int) -> int:
     """Return the threads to use for `work` multiply-adds or moved elements."""
     if work < 2 * WORK_PER_THREAD or _forked or getattr(_caller, "alone", False):
         return 1
     return min(_count, work // WORK_PER_THREAD)
 
 
-def _after_fork():
+def _after_fork() -> None:
     # libgomp's threads do not exist in the child: its next parallel region would wait for ever
     global _forked
     _forked = True

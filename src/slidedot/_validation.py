@@ -5,10 +5,18 @@ writes. Numbers are checked in `slidedot.geometry`, which needs them for its own
 """
 
 import math
+from collections.abc import Collection, Iterable
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
+from slidedot._types import Float, Integers
 from slidedot.geometry import SSIZE_MAX, shown
+
+Array = NDArray[Any]
+Scalar = TypeVar("Scalar", bound=np.generic)
+T = TypeVar("T")
 
 FLOATS = (np.float32, np.float64)
 
@@ -18,10 +26,10 @@ ALIGNED = 16_384
 CACHE_LINE = 64
 
 #: How hard to look whether two arrays of interleaved strides share memory before refusing them.
-OVERLAP_WORK = 10_000
+OVERLAP_WORK: Any = 10_000  # NumPy's hint knows -1 and 0 only
 
 
-def array(function, name, value):
+def array(function: str, name: str, value: ArrayLike) -> Array:
     """Return `value` as a plain array; what NumPy takes without asking is taken."""
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{function}: {name} is a masked array; call .filled() on it first")
@@ -33,7 +41,13 @@ def array(function, name, value):
         ) from error
 
 
-def floats(function, name, value, ndim=None, axes=None):
+def floats(
+    function: str,
+    name: str,
+    value: NDArray[Float],
+    ndim: tuple[int, ...] | None = None,
+    axes: str | None = None,
+) -> NDArray[Float]:
     """Return a float32 or float64 array of any strides; `ndim` lists how many axes it may have,
     `axes` says which."""
     if type(value) is not np.ndarray:
@@ -45,7 +59,13 @@ def floats(function, name, value, ndim=None, axes=None):
     return value
 
 
-def indices(function, name, value, ndim=None, axes=None):
+def indices(
+    function: str,
+    name: str,
+    value: Integers,
+    ndim: tuple[int, ...] | None = None,
+    axes: str | None = None,
+) -> Integers:
     """Return an array of any integer type and any strides; see `floats`."""
     if type(value) is not np.ndarray:
         value = array(function, name, value)
@@ -56,7 +76,7 @@ def indices(function, name, value, ndim=None, axes=None):
     return value
 
 
-def plain(value):
+def plain(value: NDArray[Scalar]) -> NDArray[Scalar]:
     """Return what a kernel reads: `value` with its strides, or a copy if it is byte-swapped or
     unaligned. To be called once `output` has seen the array itself."""
     if value is None:
@@ -71,7 +91,7 @@ def plain(value):
     return value.astype(value.dtype.newbyteorder("="), order="C")
 
 
-def not_empty(function, name, value):
+def not_empty(function: str, name: str, value: Array) -> None:
     """Refuse planes without channels, rows or columns; a batch may be empty."""
     if 0 in value.shape[-3:]:
         raise ValueError(
@@ -80,14 +100,14 @@ def not_empty(function, name, value):
         )
 
 
-def images(function, name, value):
+def images(function: str, name: str, value: NDArray[Float]) -> tuple[NDArray[Float], bool]:
     """Return an image or a batch of them as ``(N, C, H, W)``, and whether it was one image."""
     value = floats(function, name, value, (3, 4), "(N, C, H, W) or (C, H, W)")
     not_empty(function, name, value)
     return (value[None], True) if value.ndim == 3 else (value, False)
 
 
-def one_dtype(function, first, a, second, b):
+def one_dtype(function: str, first: str, a: Array, second: str, b: Array) -> None:
     """Refuse two arrays, by name, of different dtypes."""
     if a.dtype.type is not b.dtype.type:
         raise TypeError(
@@ -95,7 +115,7 @@ def one_dtype(function, first, a, second, b):
         )
 
 
-def shape(function, name, value, expected):
+def shape(function: str, name: str, value: Array, expected: Iterable[int]) -> None:
     """Refuse an array of another shape than `expected`."""
     if value.shape != tuple(expected):
         raise ValueError(
@@ -103,7 +123,7 @@ def shape(function, name, value, expected):
         )
 
 
-def choice(function, name, value, allowed):
+def choice(function: str, name: str, value: T, allowed: Collection[T]) -> T:
     """Refuse a value that is none of `allowed`."""
     if (value is not None and not isinstance(value, str)) or value not in allowed:
         names = ", ".join(repr(a) for a in allowed)
@@ -111,7 +131,9 @@ def choice(function, name, value, allowed):
     return value
 
 
-def empty(function, shape, dtype):
+def empty(
+    function: str, shape: tuple[int, ...], dtype: type[Scalar] | np.dtype[Scalar]
+) -> NDArray[Scalar]:
     """Return a new array; a size that memory cannot hold is a MemoryError that names it."""
     try:
         if math.prod(shape) < ALIGNED:
@@ -130,7 +152,7 @@ def empty(function, shape, dtype):
         ) from None
 
 
-def _overlaps_itself(value):
+def _overlaps_itself(value: Array) -> bool:
     """Whether two elements of an array may share memory: its axes do not nest."""
     reach = value.itemsize
     nested = sorted(zip(map(abs, value.strides), value.shape, strict=True))
@@ -142,14 +164,20 @@ def _overlaps_itself(value):
     return False
 
 
-def _share_memory(a, b):
+def _share_memory(a: Array, b: Array) -> bool:
     try:
         return np.may_share_memory(a, b) and np.shares_memory(a, b, max_work=OVERLAP_WORK)
     except np.exceptions.TooHardError:
         return True
 
 
-def output(function, out, shape, dtype, **inputs):
+def output(
+    function: str,
+    out: NDArray[Scalar] | None,
+    shape: tuple[int, ...],
+    dtype: type[Scalar],
+    **inputs: Array | None,
+) -> NDArray[Scalar]:
     """Return the contiguous array that a kernel fills: `out` itself where it can be, else new.
 
     `inputs` are the arrays that `out` must not share memory with. `deliver` takes it from there.
@@ -176,7 +204,7 @@ def output(function, out, shape, dtype, **inputs):
     return empty(function, shape, dtype)
 
 
-def deliver(y, out):
+def deliver(y: NDArray[Scalar], out: NDArray[Scalar] | None) -> NDArray[Scalar]:
     """Return the result `y` of `output`, in `out` if the caller gave it."""
     if out is None or y is out:
         return y
@@ -184,7 +212,7 @@ def deliver(y, out):
     return out
 
 
-def workspace(function, done):
+def workspace(function: str, done: bool) -> None:
     """Turn a kernel's word that it got no workspace into an error."""
     if not done:
         raise MemoryError(f"{function}: no memory for the workspace")
