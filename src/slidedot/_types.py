@@ -1,6 +1,6 @@
-"""The types of arrays, for hints; sizes and paddings have theirs in `geometry`."""
+"""Types for hints: arrays, words and layers; sizes and paddings have theirs in `geometry`."""
 
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,3 +14,13 @@ Integers: TypeAlias = NDArray[np.integer[Any]]
 
 Activation: TypeAlias = Literal["relu"] | None
 Algorithm: TypeAlias = Literal["auto", "direct", "im2col", "winograd"]
+
+
+class Layer(Protocol):
+    """What `Sequential` and the optimizers ask of a layer."""
+
+    grads: dict[str, Any]
+
+    def parameters(self) -> dict[str, Any]: ...
+    def forward(self, x: Any, training: bool = ...) -> Any: ...
+    def backward(self, grad_out: Any, *, need_input_grad: bool = ...) -> Any: ...

@@ -12,10 +12,15 @@ One training step, with `slidedot.optim`::
 """
 
 import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, SupportsIndex, overload
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from slidedot import _validation
+from slidedot._types import Activation, Algorithm, Float, Floats, Integers, Layer
 from slidedot.convolution import (
     ACTIVATIONS,
     ALGORITHMS,
@@ -26,6 +31,8 @@ from slidedot.convolution import (
     conv_transpose2d,
 )
 from slidedot.geometry import (
+    Padding,
+    Size,
     divide_channels,
     integer,
     output_padding_pair,
@@ -51,7 +58,9 @@ __all__ = [
 # ---------------------------------------------------------------------------------- arguments
 
 
-def _floats(function, name, value, dtype):
+def _floats(
+    function: str, name: str, value: NDArray[Float], dtype: np.dtype[Any]
+) -> NDArray[Float]:
     """Return `value` as an array of the layer's `dtype`."""
     array = _validation.floats(function, name, value)
     if array.dtype.type is not dtype.type:
@@ -59,7 +68,13 @@ def _floats(function, name, value, dtype):
     return array
 
 
-def _kaiming(function, shape, dtype, rng, inputs=None):
+def _kaiming(
+    function: str,
+    shape: tuple[int, ...],
+    dtype: DTypeLike,
+    rng: np.random.Generator | SupportsIndex | None,
+    inputs: float | None = None,
+) -> Floats:
     """Draw weights with variance ``2 / inputs``; `shape` is ``(outputs, ...inputs of one output)``
     where `inputs` is not given."""
     try:
@@ -77,7 +92,7 @@ def _kaiming(function, shape, dtype, rng, inputs=None):
     return (scale * rng.standard_normal(shape)).astype(kind)
 
 
-def _relu_gradient(y, grad_out):
+def _relu_gradient(y: NDArray[Float], grad_out: NDArray[Float]) -> NDArray[Float]:
     """Return `grad_out` where the ReLU that gave `y` let its input through, NaN included."""
     grad_out = _validation.plain(grad_out)
     integer_type = f"i{grad_out.itemsize}"
@@ -88,10 +103,10 @@ def _relu_gradient(y, grad_out):
     return bits.view(grad_out.dtype)
 
 
-def _text(layer, *arguments, **options):
+def _text(layer: object, *arguments: object, **options: tuple[object, object]) -> str:
     """Return the call that makes `layer`; each option is ``(value, default)``."""
 
-    def short(value):
+    def short(value: Any) -> str:
         square = isinstance(value, tuple) and len(value) == 2 and value[0] == value[1]
         return repr(value[0] if square else value)
 
@@ -103,21 +118,29 @@ def _text(layer, *arguments, **options):
 # ---------------------------------------------------------------------------------- layers
 
 
-class _Layer:
+class _Layer(ABC):
     """What all layers share: parameters by name, and what forward leaves for backward."""
 
-    weight = None
-    bias = None
+    weight: Floats | None = None
+    bias: Floats | None = None
 
-    def __init__(self):
-        self.grads = {}
-        self._saved = None
+    def __init__(self) -> None:
+        self.grads: dict[str, Floats] = {}
+        self._saved: tuple[tuple[int, ...], np.dtype[Any], Any] | None = None
 
-    def __call__(self, x):
+    @abstractmethod
+    def _forward(self, x: Any, training: bool) -> tuple[Any, Any]:
+        """Return the output, and in training what `_backward` needs."""
+
+    @abstractmethod
+    def _backward(self, saved: Any, grad_out: Any, need_input_grad: bool) -> Any:
+        """Store `grads`; return the gradient for the input, or None if not needed."""
+
+    def __call__(self, x: NDArray[Float]) -> NDArray[Float]:
         """Return ``forward(x, training=False)``."""
         return self.forward(x)
 
-    def forward(self, x, training=False):
+    def forward(self, x: NDArray[Float], training: bool = False) -> NDArray[Float]:
         """Return what the layer makes of `x`.
 
         Parameters
@@ -144,7 +167,17 @@ class _Layer:
             self._saved = y.shape, y.dtype, saved
         return y
 
-    def backward(self, grad_out, *, need_input_grad=True):
+    @overload
+    def backward(
+        self, grad_out: NDArray[Float], *, need_input_grad: Literal[True] = ...
+    ) -> NDArray[Float]: ...
+    @overload
+    def backward(
+        self, grad_out: NDArray[Float], *, need_input_grad: bool
+    ) -> NDArray[Float] | None: ...
+    def backward(
+        self, grad_out: NDArray[Float], *, need_input_grad: bool = True
+    ) -> NDArray[Float] | None:
         """Store the gradients for the parameters in `grads` and return the one for the input.
 
         Parameters
@@ -180,7 +213,7 @@ class _Layer:
         self._saved = None
         return grad_in
 
-    def parameters(self):
+    def parameters(self) -> dict[str, Floats]:
         """Return the parameters themselves, no copies, by name.
 
         Returns
@@ -191,7 +224,7 @@ class _Layer:
         named = {"weight": self.weight, "bias": self.bias}
         return {name: array for name, array in named.items() if array is not None}
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Floats]:
         """Return copies of the parameters, with torch's names and shapes.
 
         Returns
@@ -201,7 +234,7 @@ class _Layer:
         """
         return {name: array.copy() for name, array in self.parameters().items()}
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: Mapping[str, ArrayLike]) -> None:
         """Copy values into the parameters.
 
         Nothing is written unless everything fits.
@@ -241,7 +274,16 @@ class _Layer:
             parameter[...] = values[name]
 
 
-class Conv2d(_Layer):
+class _Windows(_Layer):
+    """What the layers whose windows slide share."""
+
+    kernel_size: tuple[int, int]
+    stride: tuple[int, int]
+    dilation: tuple[int, int]
+    padding: Padding
+
+
+class Conv2d(_Windows):
     """Convolution layer: `out_channels` filters slide over the image, each a neuron everywhere.
 
     Takes ``(N, in_channels, H, W)`` or ``(in_channels, H, W)`` and returns
@@ -305,20 +347,20 @@ class Conv2d(_Layer):
 
     def __init__(
         self,
-        in_channels,
-        out_channels,
-        kernel_size,
+        in_channels: SupportsIndex,
+        out_channels: SupportsIndex,
+        kernel_size: Size,
         *,
-        stride=1,
-        padding=0,
-        dilation=1,
-        groups=1,
-        bias=True,
-        activation=None,
-        algorithm="auto",
-        dtype=np.float32,
-        rng=None,
-    ):
+        stride: Size = 1,
+        padding: Padding = 0,
+        dilation: Size = 1,
+        groups: SupportsIndex = 1,
+        bias: bool = True,
+        activation: Activation = None,
+        algorithm: Algorithm = "auto",
+        dtype: DTypeLike = np.float32,
+        rng: np.random.Generator | SupportsIndex | None = None,
+    ) -> None:
         super().__init__()
         function = "Conv2d"
         self.in_channels = integer(function, "in_channels", in_channels)
@@ -330,13 +372,13 @@ class Conv2d(_Layer):
         axes = _set_window(self, kernel_size, stride, padding, dilation)
         self.activation = _validation.choice(function, "activation", activation, ACTIVATIONS)
         shape = (self.out_channels, self.in_channels // self.groups, *self.kernel_size)
-        self.weight = _kaiming(function, shape, dtype, rng)
+        self.weight: Floats = _kaiming(function, shape, dtype, rng)
         self.bias = np.zeros(self.out_channels, self.weight.dtype) if bias else None
         self.algorithm = _validation.choice(function, "algorithm", algorithm, ALGORITHMS)
         _chosen(function, algorithm, self.weight, (*axes, self.groups))
-        self._plan = None
+        self._plan: tuple[dict[str, Any], Conv2dPlan] | None = None
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return _text(
             self,
             self.in_channels,
@@ -351,7 +393,7 @@ class Conv2d(_Layer):
             algorithm=(self.algorithm, "auto"),
         )
 
-    def _options(self):
+    def _options(self) -> dict[str, Any]:
         """Return the keywords that forward and backward share."""
         return {
             "stride": self.stride,
@@ -361,7 +403,7 @@ class Conv2d(_Layer):
             "algorithm": self.algorithm,
         }
 
-    def _current_plan(self):
+    def _current_plan(self) -> Conv2dPlan:
         """Return a plan for the layer as it is now: the last one, unless something changed."""
         options = {"activation": self.activation, **self._options()}
         last = self._plan  # another thread may store its own meanwhile
@@ -371,14 +413,14 @@ class Conv2d(_Layer):
         self._plan = options, plan
         return plan
 
-    def _forward(self, x, training):
+    def _forward(self, x: Any, training: bool) -> tuple[Any, Any]:
         if not training:
             return self._current_plan()(x), None
         self._plan = None  # whoever trains is about to change the weight
         y = conv2d(x, self.weight, self.bias, activation=self.activation, **self._options())
         return y, (x, y if self.activation else None)
 
-    def _backward(self, saved, grad_out, need_input_grad):
+    def _backward(self, saved: Any, grad_out: Any, need_input_grad: bool) -> Any:
         x, y = saved
         if self.activation:
             grad_out = _relu_gradient(y, grad_out)
@@ -388,7 +430,7 @@ class Conv2d(_Layer):
         return grads.x
 
 
-class ConvTranspose2d(_Layer):
+class ConvTranspose2d(_Windows):
     """Transposed convolution layer: each pixel lays down a filter, and a stride enlarges the image.
 
     Takes ``(N, in_channels, H, W)`` or ``(in_channels, H, W)`` and returns
@@ -444,19 +486,19 @@ class ConvTranspose2d(_Layer):
 
     def __init__(
         self,
-        in_channels,
-        out_channels,
-        kernel_size,
+        in_channels: SupportsIndex,
+        out_channels: SupportsIndex,
+        kernel_size: Size,
         *,
-        stride=1,
-        padding=0,
-        output_padding=0,
-        dilation=1,
-        groups=1,
-        bias=True,
-        dtype=np.float32,
-        rng=None,
-    ):
+        stride: Size = 1,
+        padding: Padding = 0,
+        output_padding: Size = 0,
+        dilation: Size = 1,
+        groups: SupportsIndex = 1,
+        bias: bool = True,
+        dtype: DTypeLike = np.float32,
+        rng: np.random.Generator | SupportsIndex | None = None,
+    ) -> None:
         super().__init__()
         function = "ConvTranspose2d"
         self.in_channels = integer(function, "in_channels", in_channels)
@@ -472,10 +514,10 @@ class ConvTranspose2d(_Layer):
         shape = (self.in_channels, self.out_channels // self.groups, *self.kernel_size)
         products = self.in_channels // self.groups * math.prod(self.kernel_size)
         inputs = max(1, products / math.prod(self.stride))
-        self.weight = _kaiming(function, shape, dtype, rng, inputs)
+        self.weight: Floats = _kaiming(function, shape, dtype, rng, inputs)
         self.bias = np.zeros(self.out_channels, self.weight.dtype) if bias else None
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return _text(
             self,
             self.in_channels,
@@ -489,10 +531,10 @@ class ConvTranspose2d(_Layer):
             bias=(self.bias is not None, True),
         )
 
-    def _window(self):
+    def _window(self) -> dict[str, Any]:
         return {"stride": self.stride, "dilation": self.dilation, "groups": self.groups}
 
-    def _forward(self, x, training):
+    def _forward(self, x: Any, training: bool) -> tuple[Any, Any]:
         y = conv_transpose2d(
             x,
             self.weight,
@@ -503,7 +545,7 @@ class ConvTranspose2d(_Layer):
         )
         return y, np.asarray(x)
 
-    def _backward(self, x, grad_out, need_input_grad):
+    def _backward(self, x: Any, grad_out: Any, need_input_grad: bool) -> Any:
         axes = transposed_windows(
             *("ConvTranspose2d", x.shape[-2:], self.kernel_size, self.stride, self.padding),
             *(self.output_padding, self.dilation),
@@ -543,7 +585,7 @@ def _set_window(layer, kernel_size, stride, padding, dilation):
     return windows(function, spans, layer.kernel_size, layer.stride, padding, layer.dilation)
 
 
-class MaxPool2d(_Layer):
+class MaxPool2d(_Windows):
     """Max pooling layer: each window's largest value; the gradient goes back to its place.
 
     Takes ``(N, C, H, W)`` or ``(C, H, W)`` and returns ``(N, C, OH, OW)`` or ``(C, OH, OW)``, as
@@ -576,13 +618,21 @@ class MaxPool2d(_Layer):
     array([[[4., 8.]]], dtype=float32)
     """
 
-    def __init__(self, kernel_size, *, stride=None, padding=0, dilation=1, ceil_mode=False):
+    def __init__(
+        self,
+        kernel_size: Size,
+        *,
+        stride: Size | None = None,
+        padding: Padding = 0,
+        dilation: Size = 1,
+        ceil_mode: bool = False,
+    ) -> None:
         super().__init__()
         stride = kernel_size if stride is None else stride
         _set_window(self, kernel_size, stride, padding, dilation)
         self.ceil_mode = bool(ceil_mode)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         square = self.kernel_size[0] == self.kernel_size[1]
         return _text(
             self,
@@ -593,7 +643,7 @@ class MaxPool2d(_Layer):
             ceil_mode=(self.ceil_mode, False),
         )
 
-    def _forward(self, x, training):
+    def _forward(self, x: Any, training: bool) -> tuple[Any, Any]:
         result = max_pool2d(
             x,
             self.kernel_size,
@@ -608,7 +658,7 @@ class MaxPool2d(_Layer):
         y, argmax = result
         return y, (argmax, np.shape(x)[-2:])
 
-    def _backward(self, saved, grad_out, need_input_grad):
+    def _backward(self, saved: Any, grad_out: Any, need_input_grad: bool) -> Any:
         argmax, input_size = saved
         return max_pool2d_backward(grad_out, argmax, input_size) if need_input_grad else None
 
@@ -626,14 +676,14 @@ class ReLU(_Layer):
     array([0., 0., 2.], dtype=float32)
     """
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return _text(self)
 
-    def _forward(self, x, training):
+    def _forward(self, x: Any, training: bool) -> tuple[Any, Any]:
         y = np.maximum(_validation.floats("ReLU", "x", x), 0)
         return y, y
 
-    def _backward(self, y, grad_out, need_input_grad):
+    def _backward(self, y: Any, grad_out: Any, need_input_grad: bool) -> Any:
         return _relu_gradient(y, grad_out) if need_input_grad else None
 
 
@@ -650,14 +700,14 @@ class Flatten(_Layer):
     (2, 60)
     """
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return _text(self)
 
-    def _forward(self, x, training):
+    def _forward(self, x: Any, training: bool) -> tuple[Any, Any]:
         x = _validation.floats("Flatten", "x", x, (3, 4), "(N, C, H, W) or (C, H, W)")
         return x.reshape(*x.shape[:-3], math.prod(x.shape[-3:])), x.shape
 
-    def _backward(self, x_shape, grad_out, need_input_grad):
+    def _backward(self, x_shape: Any, grad_out: Any, need_input_grad: bool) -> Any:
         return grad_out.reshape(x_shape) if need_input_grad else None
 
 
@@ -713,19 +763,27 @@ class Linear(_Layer):
            [4., 0.]], dtype=float32)
     """
 
-    def __init__(self, in_features, out_features, *, bias=True, dtype=np.float32, rng=None):
+    def __init__(
+        self,
+        in_features: SupportsIndex,
+        out_features: SupportsIndex,
+        *,
+        bias: bool = True,
+        dtype: DTypeLike = np.float32,
+        rng: np.random.Generator | SupportsIndex | None = None,
+    ) -> None:
         super().__init__()
         self.in_features = integer("Linear", "in_features", in_features)
         self.out_features = integer("Linear", "out_features", out_features)
         shape = (self.out_features, self.in_features)
-        self.weight = _kaiming("Linear", shape, dtype, rng)
+        self.weight: Floats = _kaiming("Linear", shape, dtype, rng)
         self.bias = np.zeros(self.out_features, self.weight.dtype) if bias else None
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         bias = self.bias is not None
         return _text(self, self.in_features, self.out_features, bias=(bias, True))
 
-    def _forward(self, x, training):
+    def _forward(self, x: Any, training: bool) -> tuple[Any, Any]:
         x = _floats("Linear", "x", x, self.weight.dtype)
         if x.ndim not in (1, 2) or x.shape[-1] != self.in_features:
             raise ValueError(
@@ -737,7 +795,7 @@ class Linear(_Layer):
             y += self.bias
         return y, x
 
-    def _backward(self, x, grad_out, need_input_grad):
+    def _backward(self, x: Any, grad_out: Any, need_input_grad: bool) -> Any:
         rows = grad_out.reshape(-1, self.out_features)
         self.grads = {"weight": rows.T @ x.reshape(-1, self.in_features)}
         if self.bias is not None:
@@ -785,22 +843,22 @@ class Sequential(_Layer):
     ['0.weight', '0.bias', '3.weight', '3.bias']
     """
 
-    def __init__(self, *layers):
+    def __init__(self, *layers: Layer) -> None:
         super().__init__()
         if not layers:
             raise ValueError("Sequential: layers must be at least one, got none")
         for layer in layers:
             if not all(hasattr(layer, a) for a in ("forward", "backward", "parameters", "grads")):
                 raise TypeError(f"Sequential: layers must be layer objects, got {shown(layer)}")
-        self.layers = layers
+        self.layers: tuple[Any, ...] = layers
         leaves = [layer for _, layer in self._leaves()]
         if len({id(layer) for layer in leaves}) < len(leaves):
             raise ValueError(f"Sequential: layers must all be different objects, got {self!r}")
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"Sequential({', '.join(map(repr, self.layers))})"
 
-    def _leaves(self):
+    def _leaves(self) -> Iterator[tuple[str, Any]]:
         """Yield every layer that is not itself a Sequential, with its dotted position."""
         for i, layer in enumerate(self.layers):
             if isinstance(layer, Sequential):
@@ -808,7 +866,7 @@ class Sequential(_Layer):
             else:
                 yield str(i), layer
 
-    def parameters(self):
+    def parameters(self) -> dict[str, Floats]:
         """Return the layers' parameters themselves, no copies, by name.
 
         Returns
@@ -822,12 +880,12 @@ class Sequential(_Layer):
             for name, array in layer.parameters().items()
         }
 
-    def _forward(self, x, training):
+    def _forward(self, x: Any, training: bool) -> tuple[Any, Any]:
         for layer in self.layers:
             x = layer.forward(x, training=training)
         return x, None
 
-    def _backward(self, _, grad_out, need_input_grad):
+    def _backward(self, _: Any, grad_out: Any, need_input_grad: bool) -> Any:
         trained = [i for i, layer in enumerate(self.layers) if layer.parameters()]
         first = 0 if need_input_grad else min(trained, default=len(self.layers))
         for i in reversed(range(first, len(self.layers))):
@@ -839,7 +897,7 @@ class Sequential(_Layer):
         }
         return grad_out if need_input_grad else None
 
-    def summary(self, input_shape):
+    def summary(self, input_shape: Sequence[SupportsIndex]) -> str:
         """Return a table of what each layer gives, holds, sees and costs.
 
         Parameters
@@ -917,7 +975,7 @@ class Sequential(_Layer):
         return _aligned(table)
 
 
-def _aligned(table):
+def _aligned(table: Sequence[tuple[str, ...]]) -> str:
     """Return rows of words as lines of equal columns: a rule below the first, above the last."""
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = []
@@ -932,7 +990,7 @@ def _aligned(table):
 # ---------------------------------------------------------------------------------- loss
 
 
-def softmax_cross_entropy(logits, labels):
+def softmax_cross_entropy(logits: NDArray[Float], labels: Integers) -> tuple[float, NDArray[Float]]:
     """Return the mean cross-entropy of the softmax of `logits`, and its gradient.
 
     ``loss = mean over n of -log p[n, labels[n]]`` with
