@@ -6,15 +6,20 @@ An optimizer reads ``layer.parameters()`` and ``layer.grads`` at each step, so i
 
 import math
 import numbers
+from abc import ABC, abstractmethod
+from typing import Any
 
 import numpy as np
 
+from slidedot._types import Floats, Layer
 from slidedot.geometry import shown
 
 __all__ = ["SGD", "Adam"]
 
 
-def _number(function, name, value, below=math.inf, positive=False):
+def _number(
+    function: str, name: str, value: Any, below: float = math.inf, positive: bool = False
+) -> float:
     """Return `value` as a float in [0, below), or in (0, below) if it must be positive."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
         raise TypeError(f"{function}: {name} must be a real number, got {shown(value)}")
@@ -30,10 +35,10 @@ def _number(function, name, value, below=math.inf, positive=False):
     return number
 
 
-class _Optimizer:
+class _Optimizer(ABC):
     """What the optimizers share: the layer, its gradients, and state per parameter."""
 
-    def __init__(self, layer, learning_rate, weight_decay):
+    def __init__(self, layer: Layer, learning_rate: float, weight_decay: float) -> None:
         function = type(self).__name__
         if not (hasattr(layer, "parameters") and hasattr(layer, "grads")):
             raise TypeError(f"{function}: layer must be a layer object, got {shown(layer)}")
@@ -41,9 +46,13 @@ class _Optimizer:
         self.learning_rate = _number(function, "learning_rate", learning_rate)
         self.weight_decay = _number(function, "weight_decay", weight_decay)
         self._steps = 0
-        self._state = {}
+        self._state: dict[str, Any] = {}
 
-    def step(self):
+    @abstractmethod
+    def _update(self, name: str, parameter: Floats, grad: Floats) -> None:
+        """Change one parameter, in place."""
+
+    def step(self) -> None:
         """Change every parameter by its gradient of the last backward pass.
 
         Raises
@@ -108,11 +117,17 @@ class SGD(_Optimizer):
     array([[2.]], dtype=float32)
     """
 
-    def __init__(self, layer, learning_rate, momentum=0.0, weight_decay=0.0):
+    def __init__(
+        self,
+        layer: Layer,
+        learning_rate: float,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+    ) -> None:
         super().__init__(layer, learning_rate, weight_decay)
         self.momentum = _number("SGD", "momentum", momentum, below=1)
 
-    def _update(self, name, parameter, grad):
+    def _update(self, name: str, parameter: Floats, grad: Floats) -> None:
         if self.momentum:
             if name not in self._state:
                 self._state[name] = np.zeros_like(parameter)
@@ -169,8 +184,13 @@ class Adam(_Optimizer):
     """
 
     def __init__(
-        self, layer, learning_rate=1e-3, betas=(0.9, 0.999), epsilon=1e-8, weight_decay=0.0
-    ):
+        self,
+        layer: Layer,
+        learning_rate: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        epsilon: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
         super().__init__(layer, learning_rate, weight_decay)
         if not isinstance(betas, (tuple, list)):
             raise TypeError(f"Adam: betas must be two real numbers, got {shown(betas)}")
@@ -179,7 +199,7 @@ class Adam(_Optimizer):
         self.betas = tuple(_number("Adam", "betas", beta, below=1) for beta in betas)
         self.epsilon = _number("Adam", "epsilon", epsilon, positive=True)
 
-    def _update(self, name, parameter, grad):
+    def _update(self, name: str, parameter: Floats, grad: Floats) -> None:
         if name not in self._state:
             self._state[name] = np.zeros_like(parameter), np.zeros_like(parameter)
         m, v = self._state[name]
