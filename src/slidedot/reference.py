@@ -14,11 +14,18 @@ compared (columns, maxima) stays exact.
 """
 
 import math
-from typing import NamedTuple
+from collections.abc import Collection, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from slidedot import geometry
+from slidedot._types import Activation, Algorithm, Float, Floats, Integers
+from slidedot.geometry import Axis, Padding, Size
+
+#: Of rows and of columns.
+Axes = tuple[Axis, Axis]
 
 __all__ = [
     "Conv2dGradients",
@@ -35,7 +42,7 @@ __all__ = [
 # ---------------------------------------------------------------------------------- windows
 
 
-def _slide(axes):
+def _slide(axes: Axes) -> Iterator[tuple[int, int, slice, slice]]:
     """Yield each output pixel ``i, j`` and its window's rows and columns on the padded image."""
     rows, cols = axes
     for i in range(rows.out):
@@ -43,25 +50,25 @@ def _slide(axes):
             yield i, j, _taps(rows, i), _taps(cols, j)
 
 
-def _taps(axis, o):
+def _taps(axis: Axis, o: int) -> slice:
     """Where the taps of window `o` lie on the padded axis."""
     start = o * axis.stride
     return slice(start, start + axis.span, axis.dilation)
 
 
-def _pixels(axis, o):
+def _pixels(axis: Axis, o: int) -> list[int]:
     """Where the taps of window `o` lie on the image, without those that miss it."""
     start = o * axis.stride - axis.before
     taps = range(start, start + axis.span, axis.dilation)
     return [tap for tap in taps if 0 <= tap < axis.size]
 
 
-def _pad(planes, axes):
+def _pad(planes: Floats, axes: Axes) -> Floats:
     """Put zeros around each plane."""
     return np.pad(planes, [(0, 0), (0, 0), *((axis.before, axis.after) for axis in axes)])
 
 
-def _crop(padded, axes):
+def _crop(padded: Floats, axes: Axes) -> Floats:
     """Take the planes back out of their padding: the adjoint of `_pad`."""
     rows, cols = (slice(axis.before, axis.before + axis.size) for axis in axes)
     return padded[:, :, rows, cols]
@@ -70,13 +77,15 @@ def _crop(padded, axes):
 # ---------------------------------------------------------------------------------- arrays
 
 
-def _batch(array, axes):
+def _batch(array: Floats, axes: int) -> Floats:
     """Return a float64 copy with `axes` axes: a single image becomes a batch of one."""
     array = np.array(array, np.float64)
     return array if array.ndim == axes else array[np.newaxis]
 
 
-def _deliver(result, like, single, out=None):
+def _deliver(
+    result: Floats, like: NDArray[Float], single: bool, out: NDArray[Float] | None = None
+) -> NDArray[Float]:
     """Round `result` to the dtype of `like`; without its batch axis for a single image."""
     if single:
         result = result[0]
@@ -102,12 +111,12 @@ class Conv2dGradients(NamedTuple):
         Gradient with respect to the biases.
     """
 
-    x: np.ndarray | None
-    weight: np.ndarray | None
-    bias: np.ndarray | None
+    x: Floats | Any
+    weight: Floats | Any
+    bias: Floats | Any
 
 
-def _split(filters, groups):
+def _split(filters: Floats, groups: int) -> Iterator[tuple[slice, slice]]:
     """Yield each group's input and output channels."""
     c, k = filters.shape[1], len(filters) // groups
     for group in range(groups):
@@ -115,18 +124,18 @@ def _split(filters, groups):
 
 
 def conv2d(
-    x,
-    weight,
-    bias=None,
+    x: NDArray[Float],
+    weight: NDArray[Float],
+    bias: NDArray[Float] | None = None,
     *,
-    stride=1,
-    padding=0,
-    dilation=1,
-    groups=1,
-    activation=None,
-    algorithm="auto",
-    out=None,
-):
+    stride: Size = 1,
+    padding: Padding = 0,
+    dilation: Size = 1,
+    groups: int = 1,
+    activation: Activation = None,
+    algorithm: Algorithm = "auto",
+    out: NDArray[Float] | None = None,
+) -> NDArray[Float]:
     """Slide each filter over the image; each output pixel is one dot product.
 
     ``y[n, k, i, j] = bias[k] + sum(window(n, i, j) * weight[k])``
@@ -173,17 +182,17 @@ def conv2d(
 
 
 def conv2d_backward(
-    grad_out,
-    x,
-    weight,
+    grad_out: NDArray[Float],
+    x: NDArray[Float],
+    weight: NDArray[Float],
     *,
-    stride=1,
-    padding=0,
-    dilation=1,
-    groups=1,
-    algorithm="auto",
-    need=("x", "weight", "bias"),
-):
+    stride: Size = 1,
+    padding: Padding = 0,
+    dilation: Size = 1,
+    groups: int = 1,
+    algorithm: Algorithm = "auto",
+    need: Collection[str] = ("x", "weight", "bias"),
+) -> Conv2dGradients:
     """Send the gradient of each output pixel back through its dot product.
 
     The derivative of a product with respect to one factor is the other one: each output pixel
@@ -300,7 +309,15 @@ def conv_transpose2d(
 # ---------------------------------------------------------------------------------- columns
 
 
-def im2col(x, kernel_size, *, stride=1, padding=0, dilation=1, out=None):
+def im2col(
+    x: NDArray[Float],
+    kernel_size: Size,
+    *,
+    stride: Size = 1,
+    padding: Padding = 0,
+    dilation: Size = 1,
+    out: NDArray[Float] | None = None,
+) -> NDArray[Float]:
     """Write each window as a column.
 
     Parameters
@@ -336,7 +353,16 @@ def im2col(x, kernel_size, *, stride=1, padding=0, dilation=1, out=None):
     return _deliver(columns, x, x.ndim == 3, out)
 
 
-def col2im(cols, output_size, kernel_size, *, stride=1, padding=0, dilation=1, out=None):
+def col2im(
+    cols: NDArray[Float],
+    output_size: Size,
+    kernel_size: Size,
+    *,
+    stride: Size = 1,
+    padding: Padding = 0,
+    dilation: Size = 1,
+    out: NDArray[Float] | None = None,
+) -> NDArray[Float]:
     """Add each column to the window it stands for: the adjoint of `im2col`.
 
     Parameters
@@ -375,16 +401,16 @@ def col2im(cols, output_size, kernel_size, *, stride=1, padding=0, dilation=1, o
 
 
 def max_pool2d(
-    x,
-    kernel_size,
+    x: NDArray[Float],
+    kernel_size: Size,
     *,
-    stride=None,
-    padding=0,
-    dilation=1,
-    ceil_mode=False,
-    return_argmax=False,
-    out=None,
-):
+    stride: Size | None = None,
+    padding: Padding = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+    return_argmax: bool = False,
+    out: NDArray[Float] | None = None,
+) -> Any:
     """Take the largest pixel of each window, by the rule of `numpy.argmax`.
 
     The first maximum in row-major order wins a tie, the first NaN wins over everything, and
@@ -434,7 +460,13 @@ def max_pool2d(
     return (y, argmax[0] if single else argmax) if return_argmax else y
 
 
-def max_pool2d_backward(grad_out, argmax, input_size, *, out=None):
+def max_pool2d_backward(
+    grad_out: NDArray[Float],
+    argmax: Integers,
+    input_size: Size,
+    *,
+    out: NDArray[Float] | None = None,
+) -> NDArray[Float]:
     """Send the gradient of each maximum to the pixel it came from; overlaps add up.
 
     Parameters
