@@ -72,7 +72,8 @@ def test_a_summary_comes_first(value):
 def test_a_function_says_what_goes_in_and_out(value):
     found = sections(value)
     assert sorted(names(found.get("Parameters", ""))) == sorted(parameters(value))
-    assert found["Returns"].strip()
+    if inspect.signature(value).return_annotation is not None:
+        assert found["Returns"].strip()
     assert ">>> " in found["Examples"]
 
 

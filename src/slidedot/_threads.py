@@ -47,10 +47,6 @@ def set_num_threads(n: SupportsIndex) -> None:
     n : int
         From 1 to 256.
 
-    Returns
-    -------
-    None
-
     Raises
     ------
     ValueError

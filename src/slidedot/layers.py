@@ -137,7 +137,18 @@ class _Layer(ABC):
         """Store `grads`; return the gradient for the input, or None if not needed."""
 
     def __call__(self, x: NDArray[Float]) -> NDArray[Float]:
-        """Return ``forward(x, training=False)``."""
+        """Return ``forward(x, training=False)``.
+
+        Parameters
+        ----------
+        x : ndarray
+            As for `forward`.
+
+        Returns
+        -------
+        ndarray
+            The output, of the input's dtype.
+        """
         return self.forward(x)
 
     def forward(self, x: NDArray[Float], training: bool = False) -> NDArray[Float]:
@@ -191,7 +202,8 @@ class _Layer(ABC):
 
         Returns
         -------
-        ndarray of the input's shape, or None if not needed
+        ndarray or None
+            The gradient for the input, in its shape and dtype; None if not needed.
 
         Raises
         ------
@@ -573,7 +585,9 @@ class ConvTranspose2d(_Windows):
         return grad_x if need_input_grad else None
 
 
-def _set_window(layer, kernel_size, stride, padding, dilation):
+def _set_window(
+    layer: _Windows, kernel_size: Size, stride: Size, padding: Padding, dilation: Size
+) -> tuple[Axis, Axis]:
     """Store how the layer's windows lie, as pairs; refuse what no image could satisfy. Return the
     windows on the smallest image."""
     function = type(layer).__name__
@@ -1001,7 +1015,7 @@ def softmax_cross_entropy(logits: NDArray[Float], labels: Integers) -> tuple[flo
     Parameters
     ----------
     logits : ndarray (N, classes)
-        float32 or float64; at least one row.
+        At least one row, float32 or float64.
     labels : ndarray (N,)
         Integers, ``0 <= label < classes``.
 

@@ -249,17 +249,17 @@ def conv2d_backward(
 
 
 def conv_transpose2d(
-    x,
-    weight,
-    bias=None,
+    x: NDArray[Float],
+    weight: NDArray[Float],
+    bias: NDArray[Float] | None = None,
     *,
-    stride=1,
-    padding=0,
-    output_padding=0,
-    dilation=1,
-    groups=1,
-    out=None,
-):
+    stride: Size = 1,
+    padding: Padding = 0,
+    output_padding: Size = 0,
+    dilation: Size = 1,
+    groups: int = 1,
+    out: NDArray[Float] | None = None,
+) -> NDArray[Float]:
     """Lay a filter down for each pixel, weighted by it; where filters overlap they add up.
 
     Parameters
