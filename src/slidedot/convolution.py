@@ -169,7 +169,9 @@ def _winograd_pays(channels: int, outputs: int, height: int, width: int) -> bool
     return min(channels, outputs) >= 16 and min(height, width) >= 3
 
 
-def _chosen(function: str, algorithm: Algorithm, weight: Floats, layer: _Layer) -> Algorithm:
+def _chosen(
+    function: str, algorithm: Algorithm, weight: Floats, layer: tuple[Axis, Axis, int]
+) -> Algorithm:
     """Return the algorithm that serves a layer: never "auto". Refuse one that cannot."""
     if algorithm not in ("auto", "winograd"):
         return algorithm

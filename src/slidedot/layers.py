@@ -31,6 +31,7 @@ from slidedot.convolution import (
     conv_transpose2d,
 )
 from slidedot.geometry import (
+    Axis,
     Padding,
     Size,
     divide_channels,
