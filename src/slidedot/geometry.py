@@ -53,13 +53,21 @@ def integer(
         if isinstance(value, bool):
             raise TypeError
         number = operator.index(value)
-    except TypeError:
+    except Exception:  # whatever a foreign __index__ raises
         raise TypeError(f"{function}: {name} must be an int, got {shown(whole)}") from None
     if number < minimum:
         raise ValueError(f"{function}: {name} must be >= {minimum}, got {name}={shown(whole)}")
     if number > SSIZE_MAX:
         raise ValueError(f"{function}: {name} is too large, got {name}={shown(whole)}")
     return number
+
+
+def flag(function: str, name: str, value: object) -> bool:
+    """Return whether `value` is true."""
+    try:
+        return bool(value)
+    except Exception:  # an array of several numbers, or a foreign __bool__
+        raise TypeError(f"{function}: {name} must be a bool, got {shown(value)}") from None
 
 
 def pair(function: str, name: str, value: Size, minimum: int = 1) -> tuple[int, int]:
@@ -175,6 +183,7 @@ def windows(
     ceil_mode: bool = False,
 ) -> tuple[Axis, Axis]:
     """Return the `Axis` of rows and of columns for an image of `size` ``(h, w)``."""
+    ceil_mode = flag(function, "ceil_mode", ceil_mode)
     kernel = pair(function, "kernel_size", kernel_size)
     stride = pair(function, "stride", stride)
     dilation = pair(function, "dilation", dilation)
@@ -332,6 +341,8 @@ input of 7: 1 left over
     32
     """
     function = "conv_output_size"
+    ceil_mode = flag(function, "ceil_mode", ceil_mode)
+    exact = flag(function, "exact", exact)
     size = integer(function, "size", size)
     kernel_size = integer(function, "kernel_size", kernel_size)
     stride = integer(function, "stride", stride)
@@ -424,6 +435,12 @@ def receptive_field(layers: Iterable[Any]) -> list[ReceptiveField]:
     function = "receptive_field"
     size, jump, start = [1, 1], [1, 1], [0.0, 0.0]
     fields: list[tuple[Any, Any, Any]] = []
+    try:
+        layers = list(layers)
+    except TypeError:
+        raise TypeError(
+            f"{function}: layers must be an iterable of layers, got layers={shown(layers)}"
+        ) from None
     for layer in layers:
         kernel_size, stride, padding, dilation = _layer_window(layer)
         kernel = pair(function, "kernel_size", kernel_size)
@@ -492,7 +509,8 @@ def conv2d_parameters(
     groups = integer(function, "groups", groups)
     kh, kw = pair(function, "kernel_size", kernel_size)
     divide_channels(function, groups, in_channels=in_channels, out_channels=out_channels)
-    return out_channels * (in_channels // groups) * kh * kw + (out_channels if bias else 0)
+    biases = out_channels if flag(function, "bias", bias) else 0
+    return out_channels * (in_channels // groups) * kh * kw + biases
 
 
 def divide_channels(function: str, groups: int, **channels: int) -> None:
@@ -536,4 +554,5 @@ def linear_parameters(
     function = "linear_parameters"
     in_features = integer(function, "in_features", in_features)
     out_features = integer(function, "out_features", out_features)
-    return in_features * out_features + (out_features if bias else 0)
+    biases = out_features if flag(function, "bias", bias) else 0
+    return in_features * out_features + biases

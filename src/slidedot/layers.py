@@ -35,6 +35,7 @@ from slidedot.geometry import (
     Padding,
     Size,
     divide_channels,
+    flag,
     integer,
     output_padding_pair,
     pair,
@@ -386,7 +387,9 @@ class Conv2d(_Windows):
         self.activation = _validation.choice(function, "activation", activation, ACTIVATIONS)
         shape = (self.out_channels, self.in_channels // self.groups, *self.kernel_size)
         self.weight: Floats = _kaiming(function, shape, dtype, rng)
-        self.bias = np.zeros(self.out_channels, self.weight.dtype) if bias else None
+        self.bias = (
+            np.zeros(self.out_channels, self.weight.dtype) if flag(function, "bias", bias) else None
+        )
         self.algorithm = _validation.choice(function, "algorithm", algorithm, ALGORITHMS)
         _chosen(function, algorithm, self.weight, (*axes, self.groups))
         self._plan: tuple[dict[str, Any], Conv2dPlan] | None = None
@@ -528,7 +531,9 @@ class ConvTranspose2d(_Windows):
         products = self.in_channels // self.groups * math.prod(self.kernel_size)
         inputs = max(1, products / math.prod(self.stride))
         self.weight: Floats = _kaiming(function, shape, dtype, rng, inputs)
-        self.bias = np.zeros(self.out_channels, self.weight.dtype) if bias else None
+        self.bias = (
+            np.zeros(self.out_channels, self.weight.dtype) if flag(function, "bias", bias) else None
+        )
 
     def __repr__(self) -> str:
         return _text(
@@ -645,7 +650,7 @@ class MaxPool2d(_Windows):
         super().__init__()
         stride = kernel_size if stride is None else stride
         _set_window(self, kernel_size, stride, padding, dilation)
-        self.ceil_mode = bool(ceil_mode)
+        self.ceil_mode = flag("MaxPool2d", "ceil_mode", ceil_mode)
 
     def __repr__(self) -> str:
         square = self.kernel_size[0] == self.kernel_size[1]
@@ -792,7 +797,9 @@ class Linear(_Layer):
         self.out_features = integer("Linear", "out_features", out_features)
         shape = (self.out_features, self.in_features)
         self.weight: Floats = _kaiming("Linear", shape, dtype, rng)
-        self.bias = np.zeros(self.out_features, self.weight.dtype) if bias else None
+        self.bias = (
+            np.zeros(self.out_features, self.weight.dtype) if flag("Linear", "bias", bias) else None
+        )
 
     def __repr__(self) -> str:
         bias = self.bias is not None

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from slidedot import _dispatch, _threads, _validation
 from slidedot._types import Float, Integers
-from slidedot.geometry import Axis, Padding, Size, empty_window, pair, shown, windows
+from slidedot.geometry import Axis, Padding, Size, empty_window, flag, pair, shown, windows
 
 __all__ = ["max_pool2d", "max_pool2d_backward"]
 
@@ -121,6 +121,7 @@ def max_pool2d(
     function = "max_pool2d"
     x, single = _validation.images(function, "x", x)
     h, w = _pool_windows(function, x.shape[2:], kernel_size, stride, padding, dilation, ceil_mode)
+    return_argmax = flag(function, "return_argmax", return_argmax)
     shape = (*x.shape[:2], h.out, w.out)
     y = _validation.output(function, out, shape[1:] if single else shape, x.dtype.type, x=x)
     x = _validation.plain(x)
