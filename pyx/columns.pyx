@@ -5,10 +5,12 @@ row of the columns is one tap's view of one channel, so it is filled, and added 
 the image. Tasks are the planes (n, c); a plane's columns are read and written in one fixed order.
 """
 
+from cpython.pycapsule cimport PyCapsule_New
 from cython cimport floating
 from cython.parallel cimport prange
 from libc.string cimport memset
 
+from entries cimport ColumnsEntries
 from rows cimport count_inside, first_inside, give, take
 from simd cimport fill_run
 from views cimport Axis, View, axis, view
@@ -89,15 +91,26 @@ cdef void col2im_planes(
             cv.stride[1], cv.stride[2], h, w)
 
 
+cdef void run_im2col(View *x, View *cols, Axis *h, Axis *w, int threads) noexcept nogil:
+    if x.itemsize == sizeof(float):
+        im2col_planes(<float *> cols.data, <float *> x.data, x, h, w, threads)
+    else:
+        im2col_planes(<double *> cols.data, <double *> x.data, x, h, w, threads)
+
+
 def im2col(x, cols, rows, columns, int threads):
     """x (n, c, h, w) -> cols (n, c * kh * kw, oh * ow), contiguous."""
     cdef View xv = view(x), cv = view(cols)
     cdef Axis h = axis(rows), w = axis(columns)
     with nogil:
-        if xv.itemsize == sizeof(float):
-            im2col_planes(<float *> cv.data, <float *> xv.data, &xv, &h, &w, threads)
-        else:
-            im2col_planes(<double *> cv.data, <double *> xv.data, &xv, &h, &w, threads)
+        run_im2col(&xv, &cv, &h, &w, threads)
+
+
+cdef void run_col2im(View *cols, View *x, Axis *h, Axis *w, int threads) noexcept nogil:
+    if x.itemsize == sizeof(float):
+        col2im_planes(<float *> x.data, <float *> cols.data, cols, x.size[1], h, w, threads)
+    else:
+        col2im_planes(<double *> x.data, <double *> cols.data, cols, x.size[1], h, w, threads)
 
 
 def col2im(cols, x, rows, columns, int threads):
@@ -105,7 +118,10 @@ def col2im(cols, x, rows, columns, int threads):
     cdef View cv = view(cols), xv = view(x)
     cdef Axis h = axis(rows), w = axis(columns)
     with nogil:
-        if xv.itemsize == sizeof(float):
-            col2im_planes(<float *> xv.data, <float *> cv.data, &cv, xv.size[1], &h, &w, threads)
-        else:
-            col2im_planes(<double *> xv.data, <double *> cv.data, &cv, xv.size[1], &h, &w, threads)
+        run_col2im(&cv, &xv, &h, &w, threads)
+
+
+cdef ColumnsEntries table
+table.im2col = run_im2col
+table.col2im = run_col2im
+entries = PyCapsule_New(&table, "ColumnsEntries", NULL)

@@ -18,6 +18,7 @@ are a row of the tile, and from grad_out, transposed strip by strip.
     pixels, strip of pixels and output channels, panel of terms.
 """
 
+from cpython.pycapsule cimport PyCapsule_New
 from cython cimport floating
 from cython.parallel cimport parallel, prange, threadid
 from libc.stdlib cimport free, malloc
@@ -27,6 +28,7 @@ from blocking cimport (
     BAND_BYTES, MOST_LANES, PIXELS, SEGMENTS, STAGED_PANELS, SUM_BYTES, TERMS, WEIGHT_BYTES,
     WEIGHTS, Panels, even, panel_rows, panel_start, panels_of, parts, spread, widest_panel,
 )
+from entries cimport ConvolutionEntries
 from rows cimport count_inside, far_apart, fill_inside, first_inside, phases_of
 from scratch cimport Scratch, scratch_free, scratch_part, scratch_take
 from simd cimport (
@@ -635,6 +637,29 @@ def forward_workspace(
     return size
 
 
+cdef bint run_forward(
+    View *x, View *weight, View *packed, View *bias, View *y, Axis *h, Axis *w,
+    Py_ssize_t groups, bint relu, int threads,
+) noexcept nogil:
+    cdef Gather job
+    cdef bint done = False
+    describe_source(&job, x, groups)
+    job.outputs = weight.size[0] // groups
+    describe_weight(&job, weight, job.outputs, 0, 1)
+    job.relu = relu
+    if forward_side(&job.h, h):
+        if forward_side(&job.w, w):
+            if x.itemsize == sizeof(float):
+                done = gather(<float *> y.data, <float *> x.data, <float *> weight.data,
+                              <float *> packed.data, <float *> bias.data, &job, threads)
+            else:
+                done = gather(<double *> y.data, <double *> x.data, <double *> weight.data,
+                              <double *> packed.data, <double *> bias.data, &job, threads)
+            free(job.w.origin)
+        free(job.h.origin)
+    return done
+
+
 def forward(
     x, weight, packed, bias, y, rows, columns, Py_ssize_t groups, bint relu, int threads
 ):
@@ -642,23 +667,32 @@ def forward(
     -> y (n, k, oh, ow), contiguous. False where the workspace could not be had."""
     cdef View xv = view(x), wv = view(weight), pv = view(packed), bv = view(bias), yv = view(y)
     cdef Axis h = axis(rows), w = axis(columns)
+    cdef bint done
+    with nogil:
+        done = run_forward(&xv, &wv, &pv, &bv, &yv, &h, &w, groups, relu, threads)
+    return done
+
+
+cdef bint run_gradient_x(
+    View *grad_out, View *weight, View *bias, View *x, Axis *h, Axis *w, Py_ssize_t groups,
+    int threads,
+) noexcept nogil:
     cdef Gather job
     cdef bint done = False
-    with nogil:
-        describe_source(&job, &xv, groups)
-        job.outputs = wv.size[0] // groups
-        describe_weight(&job, &wv, job.outputs, 0, 1)
-        job.relu = relu
-        if forward_side(&job.h, &h):
-            if forward_side(&job.w, &w):
-                if xv.itemsize == sizeof(float):
-                    done = gather(<float *> yv.data, <float *> xv.data, <float *> wv.data,
-                                  <float *> pv.data, <float *> bv.data, &job, threads)
-                else:
-                    done = gather(<double *> yv.data, <double *> xv.data, <double *> wv.data,
-                                  <double *> pv.data, <double *> bv.data, &job, threads)
-                free(job.w.origin)
-            free(job.h.origin)
+    describe_source(&job, grad_out, groups)
+    job.outputs = weight.size[1]
+    describe_weight(&job, weight, job.channels, 1, 0)
+    job.relu = False
+    if gradient_side(&job.h, h):
+        if gradient_side(&job.w, w):
+            if x.itemsize == sizeof(float):
+                done = gather(<float *> x.data, <float *> grad_out.data, <float *> weight.data,
+                              <float *> NULL, <float *> bias.data, &job, threads)
+            else:
+                done = gather(<double *> x.data, <double *> grad_out.data, <double *> weight.data,
+                              <double *> NULL, <double *> bias.data, &job, threads)
+            free(job.w.origin)
+        free(job.h.origin)
     return done
 
 
@@ -667,23 +701,9 @@ def gradient_x(grad_out, weight, bias, x, rows, columns, Py_ssize_t groups, int 
     x (n, c, h, w), contiguous. False where the workspace could not be had."""
     cdef View gv = view(grad_out), wv = view(weight), bv = view(bias), xv = view(x)
     cdef Axis h = axis(rows), w = axis(columns)
-    cdef Gather job
-    cdef bint done = False
+    cdef bint done
     with nogil:
-        describe_source(&job, &gv, groups)
-        job.outputs = wv.size[1]
-        describe_weight(&job, &wv, job.channels, 1, 0)
-        job.relu = False
-        if gradient_side(&job.h, &h):
-            if gradient_side(&job.w, &w):
-                if xv.itemsize == sizeof(float):
-                    done = gather(<float *> xv.data, <float *> gv.data, <float *> wv.data,
-                                  <float *> NULL, <float *> bv.data, &job, threads)
-                else:
-                    done = gather(<double *> xv.data, <double *> gv.data, <double *> wv.data,
-                                  <double *> NULL, <double *> bv.data, &job, threads)
-                free(job.w.origin)
-            free(job.h.origin)
+        done = run_gradient_x(&gv, &wv, &bv, &xv, &h, &w, groups, threads)
     return done
 
 
@@ -870,29 +890,37 @@ cdef bint contract(
     return done
 
 
+cdef bint run_gradient_weight(
+    View *grad_out, View *x, View *weight, Axis *h, Axis *w, Py_ssize_t groups, int threads,
+) noexcept nogil:
+    cdef Contract job
+    cdef bint done = False
+    describe_source(&job.x, x, groups)
+    job.x.outputs = weight.size[0] // groups
+    job.g_sn, job.g_sc = grad_out.stride[0], grad_out.stride[1]
+    job.g_sh, job.g_sw = grad_out.stride[2], grad_out.stride[3]
+    if forward_side(&job.x.h, h):
+        if forward_side(&job.x.w, w):
+            if x.itemsize == sizeof(float):
+                done = contract(<float *> weight.data, <float *> grad_out.data, <float *> x.data,
+                                &job, threads)
+            else:
+                done = contract(<double *> weight.data, <double *> grad_out.data, <double *> x.data,
+                                &job, threads)
+            free(job.x.w.origin)
+        free(job.x.h.origin)
+    return done
+
+
 def gradient_weight(grad_out, x, weight, rows, columns, Py_ssize_t groups, int threads):
     """grad_out (n, k, oh, ow), x (n, c, h, w) -> weight (k, c / groups, kh, kw), contiguous.
 
     False where the workspace could not be had."""
     cdef View gv = view(grad_out), xv = view(x), wv = view(weight)
     cdef Axis h = axis(rows), w = axis(columns)
-    cdef Contract job
-    cdef bint done = False
+    cdef bint done
     with nogil:
-        describe_source(&job.x, &xv, groups)
-        job.x.outputs = wv.size[0] // groups
-        job.g_sn, job.g_sc = gv.stride[0], gv.stride[1]
-        job.g_sh, job.g_sw = gv.stride[2], gv.stride[3]
-        if forward_side(&job.x.h, &h):
-            if forward_side(&job.x.w, &w):
-                if xv.itemsize == sizeof(float):
-                    done = contract(<float *> wv.data, <float *> gv.data, <float *> xv.data,
-                                    &job, threads)
-                else:
-                    done = contract(<double *> wv.data, <double *> gv.data, <double *> xv.data,
-                                    &job, threads)
-                free(job.x.w.origin)
-            free(job.x.h.origin)
+        done = run_gradient_weight(&gv, &xv, &wv, &h, &w, groups, threads)
     return done
 
 
@@ -930,11 +958,23 @@ cdef void channel_sums(floating *bias, const floating *g, View *v, int threads) 
         channel_sum(bias, g, v, channel)
 
 
+cdef void run_gradient_bias(View *grad_out, View *bias, int threads) noexcept nogil:
+    if grad_out.itemsize == sizeof(float):
+        channel_sums(<float *> bias.data, <float *> grad_out.data, grad_out, threads)
+    else:
+        channel_sums(<double *> bias.data, <double *> grad_out.data, grad_out, threads)
+
+
 def gradient_bias(grad_out, bias, int threads):
     """grad_out (n, k, oh, ow) -> bias (k,), contiguous."""
     cdef View gv = view(grad_out), bv = view(bias)
     with nogil:
-        if gv.itemsize == sizeof(float):
-            channel_sums(<float *> bv.data, <float *> gv.data, &gv, threads)
-        else:
-            channel_sums(<double *> bv.data, <double *> gv.data, &gv, threads)
+        run_gradient_bias(&gv, &bv, threads)
+
+
+cdef ConvolutionEntries table
+table.forward = run_forward
+table.gradient_x = run_gradient_x
+table.gradient_weight = run_gradient_weight
+table.gradient_bias = run_gradient_bias
+entries = PyCapsule_New(&table, "ConvolutionEntries", NULL)

@@ -8,11 +8,13 @@ The gradient for weight is a dot product per tap, of grad_out with the staged ba
     Loops: plane, band of rows and block of columns; rows, vectors, taps.
 """
 
+from cpython.pycapsule cimport PyCapsule_New
 from cython cimport floating
 from cython.parallel cimport parallel, prange, threadid
 from libc.string cimport memset
 
 from blocking cimport even, parts
+from entries cimport ConvolutionEntries
 from rows cimport count_inside, far_apart, first_inside, give, phases_of, take
 from scratch cimport Scratch, scratch_free, scratch_part, scratch_take
 from simd cimport SD_VECTOR_BYTES, fill_run
@@ -281,6 +283,20 @@ def forward_workspace(
         Py_ssize_t)
 
 
+cdef bint run_forward(
+    View *x, View *weight, View *packed, View *bias, View *y, Axis *h, Axis *w,
+    Py_ssize_t groups, bint relu, int threads,
+) noexcept nogil:
+    cdef Walk walk
+    plan(&walk, x, h, w, x.itemsize)
+    walk.up_h = walk.up_w = 1
+    if x.itemsize == sizeof(float):
+        return walk_planes(<float *> y.data, <float *> x.data, <float *> weight.data, weight,
+                           <float *> bias.data, &walk, x.size[0], relu, threads)
+    return walk_planes(<double *> y.data, <double *> x.data, <double *> weight.data, weight,
+                       <double *> bias.data, &walk, x.size[0], relu, threads)
+
+
 def forward(
     x, weight, packed, bias, y, rows, columns, Py_ssize_t groups, bint relu, int threads
 ):
@@ -290,17 +306,9 @@ def forward(
     `convolution.forward` takes."""
     cdef View xv = view(x), wv = view(weight), bv = view(bias), yv = view(y)
     cdef Axis h = axis(rows), w = axis(columns)
-    cdef Walk walk
     cdef bint done
     with nogil:
-        plan(&walk, &xv, &h, &w, xv.itemsize)
-        walk.up_h = walk.up_w = 1
-        if xv.itemsize == sizeof(float):
-            done = walk_planes(<float *> yv.data, <float *> xv.data, <float *> wv.data, &wv,
-                               <float *> bv.data, &walk, xv.size[0], relu, threads)
-        else:
-            done = walk_planes(<double *> yv.data, <double *> xv.data, <double *> wv.data, &wv,
-                               <double *> bv.data, &walk, xv.size[0], relu, threads)
+        done = run_forward(&xv, &wv, NULL, &bv, &yv, &h, &w, groups, relu, threads)
     return done
 
 
@@ -312,41 +320,61 @@ cdef inline Axis turned(const Axis *a) noexcept nogil:
     return t
 
 
+cdef bint run_gradient_x(
+    View *grad_out, View *weight, View *bias, View *x, Axis *h, Axis *w, Py_ssize_t groups,
+    int threads,
+) noexcept nogil:
+    cdef Axis th = turned(h), tw = turned(w)
+    cdef View filters = weight[0]
+    cdef Walk walk
+    filters.data += filters.itemsize * (
+        (h.kernel - 1) * weight.stride[2] + (w.kernel - 1) * weight.stride[3])
+    filters.stride[2], filters.stride[3] = -weight.stride[2], -weight.stride[3]
+    plan(&walk, grad_out, &th, &tw, x.itemsize)
+    walk.up_h, walk.up_w = h.stride, w.stride
+    if x.itemsize == sizeof(float):
+        return walk_planes(<float *> x.data, <float *> grad_out.data, <float *> filters.data,
+                           &filters, <float *> bias.data, &walk, x.size[0], False, threads)
+    return walk_planes(<double *> x.data, <double *> grad_out.data, <double *> filters.data,
+                       &filters, <double *> bias.data, &walk, x.size[0], False, threads)
+
+
 def gradient_x(grad_out, weight, bias, x, rows, columns, Py_ssize_t groups, int threads):
     """grad_out (n, c, oh, ow), weight (c, 1, kh, kw), bias (c,) or None -> x (n, c, h, w),
     contiguous."""
     cdef View gv = view(grad_out), wv = view(weight), bv = view(bias), xv = view(x)
-    cdef Axis h = axis(rows), w = axis(columns), th = turned(&h), tw = turned(&w)
-    cdef Walk walk
-    cdef Py_ssize_t last = (h.kernel - 1) * wv.stride[2] + (w.kernel - 1) * wv.stride[3]
+    cdef Axis h = axis(rows), w = axis(columns)
     cdef bint done
     with nogil:
-        plan(&walk, &gv, &th, &tw, xv.itemsize)
-        walk.up_h, walk.up_w = h.stride, w.stride
-        wv.stride[2] = -wv.stride[2]
-        wv.stride[3] = -wv.stride[3]
-        if xv.itemsize == sizeof(float):
-            done = walk_planes(<float *> xv.data, <float *> gv.data, <float *> wv.data + last, &wv,
-                               <float *> bv.data, &walk, xv.size[0], False, threads)
-        else:
-            done = walk_planes(<double *> xv.data, <double *> gv.data, <double *> wv.data + last,
-                               &wv, <double *> bv.data, &walk, xv.size[0], False, threads)
+        done = run_gradient_x(&gv, &wv, &bv, &xv, &h, &w, groups, threads)
     return done
+
+
+cdef bint run_gradient_weight(
+    View *grad_out, View *x, View *weight, Axis *h, Axis *w, Py_ssize_t groups, int threads,
+) noexcept nogil:
+    cdef Walk walk
+    plan(&walk, x, h, w, x.itemsize)
+    walk.up_h = walk.up_w = 1
+    if x.itemsize == sizeof(float):
+        return weight_of_channels(<float *> weight.data, <float *> grad_out.data, grad_out,
+                                  <float *> x.data, &walk, threads)
+    return weight_of_channels(<double *> weight.data, <double *> grad_out.data, grad_out,
+                              <double *> x.data, &walk, threads)
 
 
 def gradient_weight(grad_out, x, weight, rows, columns, Py_ssize_t groups, int threads):
     """grad_out (n, c, oh, ow), x (n, c, h, w) -> weight (c, 1, kh, kw), contiguous."""
     cdef View gv = view(grad_out), xv = view(x), wv = view(weight)
     cdef Axis h = axis(rows), w = axis(columns)
-    cdef Walk walk
     cdef bint done
     with nogil:
-        plan(&walk, &xv, &h, &w, xv.itemsize)
-        walk.up_h = walk.up_w = 1
-        if xv.itemsize == sizeof(float):
-            done = weight_of_channels(<float *> wv.data, <float *> gv.data, &gv, <float *> xv.data,
-                                      &walk, threads)
-        else:
-            done = weight_of_channels(<double *> wv.data, <double *> gv.data, &gv,
-                                      <double *> xv.data, &walk, threads)
+        done = run_gradient_weight(&gv, &xv, &wv, &h, &w, groups, threads)
     return done
+
+
+cdef ConvolutionEntries table
+table.forward = run_forward
+table.gradient_x = run_gradient_x
+table.gradient_weight = run_gradient_weight
+entries = PyCapsule_New(&table, "ConvolutionEntries", NULL)

@@ -10,6 +10,7 @@ Backward: a few planes in step, each gradient is added at its stored place, in r
 where the sizes and all indices are those of 2x2 windows, comparisons say where each value goes.
 """
 
+from cpython.pycapsule cimport PyCapsule_New
 from cython cimport floating
 from cython.parallel cimport parallel, prange, threadid
 from libc.math cimport INFINITY
@@ -17,6 +18,7 @@ from libc.stdint cimport INT32_MAX, int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memmove, memset
 
 from blocking cimport even, parts
+from entries cimport PoolingEntries
 from rows cimport count_inside, far_apart, fill_row, first_inside, phases_of, reach_of
 from scratch cimport Scratch, scratch_free, scratch_part, scratch_take
 from simd cimport SD_VECTOR_BYTES, copy_run, fill_run
@@ -430,6 +432,23 @@ cdef void scatter_planes(
                       argmax + first * s.oh * s.ow, min(TOGETHER, planes - first), s)
 
 
+cdef bint run_max_forward(
+    View *x, View *y, View *argmax, Axis *h, Axis *w, int threads,
+) noexcept nogil:
+    cdef bint narrow = argmax.data == NULL or argmax.itemsize == sizeof(int32_t)
+    if x.itemsize == sizeof(float):
+        if narrow:
+            return max_planes(<float *> y.data, <int32_t *> argmax.data, <float *> x.data, x, h, w,
+                              threads)
+        return max_planes(<float *> y.data, <int64_t *> argmax.data, <float *> x.data, x, h, w,
+                          threads)
+    if narrow:
+        return max_planes(<double *> y.data, <int32_t *> argmax.data, <double *> x.data, x, h, w,
+                          threads)
+    return max_planes(<double *> y.data, <int64_t *> argmax.data, <double *> x.data, x, h, w,
+                      threads)
+
+
 def max_forward(x, y, argmax, rows, columns, int threads):
     """x (n, c, h, w) -> y and argmax (n, c, oh, ow), contiguous; argmax may be None.
 
@@ -438,39 +457,37 @@ def max_forward(x, y, argmax, rows, columns, int threads):
     cdef Axis h = axis(rows), w = axis(columns)
     cdef bint done
     with nogil:
-        if xv.itemsize == sizeof(float):
-            if av.data == NULL or av.itemsize == sizeof(int32_t):
-                done = max_planes(<float *> yv.data, <int32_t *> av.data, <float *> xv.data,
-                                  &xv, &h, &w, threads)
-            else:
-                done = max_planes(<float *> yv.data, <int64_t *> av.data, <float *> xv.data,
-                                  &xv, &h, &w, threads)
-        elif av.data == NULL or av.itemsize == sizeof(int32_t):
-            done = max_planes(<double *> yv.data, <int32_t *> av.data, <double *> xv.data,
-                              &xv, &h, &w, threads)
-        else:
-            done = max_planes(<double *> yv.data, <int64_t *> av.data, <double *> xv.data,
-                              &xv, &h, &w, threads)
+        done = run_max_forward(&xv, &yv, &av, &h, &w, threads)
     return done
+
+
+cdef void run_max_backward(View *grad_out, View *argmax, View *x, int threads) noexcept nogil:
+    cdef Py_ssize_t planes = grad_out.size[0] * grad_out.size[1]
+    cdef Plane s
+    s.h, s.w, s.oh, s.ow = x.size[2], x.size[3], grad_out.size[2], grad_out.size[3]
+    if x.itemsize == sizeof(float):
+        if argmax.itemsize == sizeof(int32_t):
+            scatter_planes(<float *> x.data, <float *> grad_out.data, <int32_t *> argmax.data,
+                           planes, &s, threads)
+        else:
+            scatter_planes(<float *> x.data, <float *> grad_out.data, <int64_t *> argmax.data,
+                           planes, &s, threads)
+    elif argmax.itemsize == sizeof(int32_t):
+        scatter_planes(<double *> x.data, <double *> grad_out.data, <int32_t *> argmax.data, planes,
+                       &s, threads)
+    else:
+        scatter_planes(<double *> x.data, <double *> grad_out.data, <int64_t *> argmax.data, planes,
+                       &s, threads)
 
 
 def max_backward(grad_out, argmax, x, int threads):
     """grad_out and argmax (n, c, oh, ow) -> x (n, c, h, w), all contiguous."""
     cdef View gv = view(grad_out), av = view(argmax), xv = view(x)
-    cdef Py_ssize_t planes = gv.size[0] * gv.size[1]
-    cdef Plane s
-    s.h, s.w, s.oh, s.ow = xv.size[2], xv.size[3], gv.size[2], gv.size[3]
     with nogil:
-        if xv.itemsize == sizeof(float):
-            if av.itemsize == sizeof(int32_t):
-                scatter_planes(<float *> xv.data, <float *> gv.data, <int32_t *> av.data, planes,
-                               &s, threads)
-            else:
-                scatter_planes(<float *> xv.data, <float *> gv.data, <int64_t *> av.data, planes,
-                               &s, threads)
-        elif av.itemsize == sizeof(int32_t):
-            scatter_planes(<double *> xv.data, <double *> gv.data, <int32_t *> av.data, planes,
-                           &s, threads)
-        else:
-            scatter_planes(<double *> xv.data, <double *> gv.data, <int64_t *> av.data, planes,
-                           &s, threads)
+        run_max_backward(&gv, &av, &xv, threads)
+
+
+cdef PoolingEntries table
+table.max_forward = run_max_forward
+table.max_backward = run_max_backward
+entries = PyCapsule_New(&table, "PoolingEntries", NULL)

@@ -15,10 +15,12 @@ tiles of three, which do without one point.
     transform pixels and gradients; point, output channels, input channels; at last transform back.
 """
 
+from cpython.pycapsule cimport PyCapsule_New
 from cython.parallel cimport parallel, prange, threadid
 from libc.string cimport memcpy, memset
 
 from blocking cimport Panels, even, panel_rows, panel_start, panels_of, parts
+from entries cimport ConvolutionEntries
 from scratch cimport Scratch, scratch_free, scratch_part, scratch_take
 from simd cimport SD_MAX_ROWS, fill_run
 from views cimport Axis, View, axis, view
@@ -510,6 +512,15 @@ def forward_workspace(
     return threads * task_bytes(&job) + filters_bytes(&job)
 
 
+cdef bint run_forward(
+    View *x, View *weight, View *packed, View *bias, View *y, Axis *h, Axis *w,
+    Py_ssize_t groups, bint relu, int threads,
+) noexcept nogil:
+    cdef Job job = forward_job(x, weight, h, w, groups, relu)
+    return gather(<float *> y.data, <float *> weight.data, <float *> packed.data,
+                  <float *> bias.data, &job, threads)
+
+
 def forward(
     x, weight, packed, bias, y, rows, columns, Py_ssize_t groups, bint relu, int threads
 ):
@@ -517,13 +528,23 @@ def forward(
     -> y (n, k, oh, ow), contiguous. False where the workspace could not be had."""
     cdef View xv = view(x), wv = view(weight), pv = view(packed), bv = view(bias), yv = view(y)
     cdef Axis h = axis(rows), w = axis(columns)
-    cdef Job job
     cdef bint done
     with nogil:
-        job = forward_job(&xv, &wv, &h, &w, groups, relu)
-        done = gather(<float *> yv.data, <float *> wv.data, <float *> pv.data, <float *> bv.data,
-                      &job, threads)
+        done = run_forward(&xv, &wv, &pv, &bv, &yv, &h, &w, groups, relu, threads)
     return done
+
+
+cdef bint run_gradient_x(
+    View *grad_out, View *weight, View *bias, View *x, Axis *h, Axis *w, Py_ssize_t groups,
+    int threads,
+) noexcept nogil:
+    cdef Job job
+    job.x = plane_of(grad_out, groups, side(h.out, 2 - h.before, h.size),
+                     side(w.out, 2 - w.before, w.size))
+    job.images, job.groups, job.outputs = grad_out.size[0], groups, weight.size[1]
+    describe_weight(&job, weight, job.x.channels, 1, 0)
+    job.turned, job.relu = True, False
+    return gather(<float *> x.data, <float *> weight.data, NULL, <float *> bias.data, &job, threads)
 
 
 def gradient_x(grad_out, weight, bias, x, rows, columns, Py_ssize_t groups, int threads):
@@ -531,15 +552,9 @@ def gradient_x(grad_out, weight, bias, x, rows, columns, Py_ssize_t groups, int 
     contiguous. False where the workspace could not be had."""
     cdef View gv = view(grad_out), wv = view(weight), bv = view(bias), xv = view(x)
     cdef Axis h = axis(rows), w = axis(columns)
-    cdef Job job
     cdef bint done
     with nogil:
-        job.x = plane_of(&gv, groups, side(h.out, 2 - h.before, h.size),
-                         side(w.out, 2 - w.before, w.size))
-        job.images, job.groups, job.outputs = gv.size[0], groups, wv.size[1]
-        describe_weight(&job, &wv, job.x.channels, 1, 0)
-        job.turned, job.relu = True, False
-        done = gather(<float *> xv.data, <float *> wv.data, NULL, <float *> bv.data, &job, threads)
+        done = run_gradient_x(&gv, &wv, &bv, &xv, &h, &w, groups, threads)
     return done
 
 
@@ -658,29 +673,42 @@ cdef void contract_task(
     transform_back(weight, pitch, u, job, x.channels, g.channels)
 
 
+cdef bint run_gradient_weight(
+    View *grad_out, View *x, View *weight, Axis *h, Axis *w, Py_ssize_t groups, int threads,
+) noexcept nogil:
+    cdef Contract job
+    cdef Scratch scratch
+    cdef Py_ssize_t task
+    cdef bint done = False
+    job.x = plane_of(x, groups, side(h.size, h.before, h.out), side(w.size, w.before, w.out))
+    job.g = plane_of(grad_out, groups, side(h.out, 0, h.out), side(w.out, 0, w.out))
+    job.groups = groups
+    choose_contract(&job, x.size[0], threads)
+    if scratch_take(&scratch, contract_floats(&job) * <Py_ssize_t> sizeof(float)
+                    + job.block * <Py_ssize_t> sizeof(Tile), threads):
+        with parallel(num_threads=threads):
+            for task in prange(job.groups * job.shares_c * job.shares_k, schedule="dynamic"):
+                contract_task(<float *> weight.data,
+                              <float *> scratch_part(&scratch, threadid()), &job, task)
+        done = True
+        scratch_free(&scratch)
+    return done
+
+
 def gradient_weight(grad_out, x, weight, rows, columns, Py_ssize_t groups, int threads):
     """grad_out (n, k, oh, ow), x (n, c, h, w) -> weight (k, c / groups, 3, 3), contiguous.
 
     False where the workspace could not be had."""
     cdef View gv = view(grad_out), xv = view(x), wv = view(weight)
     cdef Axis h = axis(rows), w = axis(columns)
-    cdef Contract job
-    cdef Scratch scratch
-    cdef Py_ssize_t task
-    cdef bint done = False
+    cdef bint done
     with nogil:
-        job.x = plane_of(
-            &xv, groups, side(h.size, h.before, h.out), side(w.size, w.before, w.out))
-        job.g = plane_of(&gv, groups, side(h.out, 0, h.out), side(w.out, 0, w.out))
-        job.groups = groups
-        choose_contract(&job, xv.size[0], threads)
-        if scratch_take(&scratch, contract_floats(&job) * <Py_ssize_t> sizeof(float)
-                        + job.block * <Py_ssize_t> sizeof(Tile), threads):
-            with parallel(num_threads=threads):
-                for task in prange(
-                        job.groups * job.shares_c * job.shares_k, schedule="dynamic"):
-                    contract_task(<float *> wv.data,
-                                  <float *> scratch_part(&scratch, threadid()), &job, task)
-            done = True
-            scratch_free(&scratch)
+        done = run_gradient_weight(&gv, &xv, &wv, &h, &w, groups, threads)
     return done
+
+
+cdef ConvolutionEntries table
+table.forward = run_forward
+table.gradient_x = run_gradient_x
+table.gradient_weight = run_gradient_weight
+entries = PyCapsule_New(&table, "ConvolutionEntries", NULL)
