@@ -9,6 +9,7 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 KERNELS = ["convolution", "winograd", "depthwise", "columns", "pooling", "tile"]
+COMMON = ["_kernels.cpu", "c_api"]  # the probe, and the interface for C
 X86_LEVELS = ["x86-64-v4", "x86-64-v3", "x86-64-v2"]  # as in slidedot/_dispatch.py
 
 
@@ -28,25 +29,25 @@ OPENMP = [] if sys.platform == "darwin" else ["-fopenmp"]
 
 
 def extensions(level):
-    """Return the kernel modules of one CPU level (None: the probe, for every CPU)."""
+    """Return the kernel modules of one CPU level (None: what is for every CPU)."""
     march = [f"-march={level}"] if level in X86_LEVELS else []
     suffix = "_" + level.replace("-", "_") if level else ""
     modules = [
         Extension(
-            f"slidedot._kernels.{name}{suffix}",
-            [f"pyx/{name}.pyx"],
+            f"slidedot.{name}{suffix}",
+            [f"pyx/{name.removeprefix('_kernels.')}.pyx"],
             include_dirs=["pyx"],
             depends=glob("pyx/*.h"),
             extra_compile_args=COMPILE + OPENMP + march,
             extra_link_args=OPENMP + ([] if sys.platform == "darwin" else ["-s"]),
         )
-        for name in (KERNELS if level else ["cpu"])
+        for name in ([f"_kernels.{family}" for family in KERNELS] if level else COMMON)
     ]
     # One build_dir per level: the generated C's name comes from the source, its PyInit_ from the
     # extension, so a shared folder would overwrite one level by the next.
     return cythonize(
         modules,
-        include_path=["pyx"],
+        include_path=["pyx", "src"],
         build_dir=f"build/cython/{level or 'probe'}",
         compiler_directives={
             "language_level": 3,

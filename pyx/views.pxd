@@ -33,11 +33,16 @@ cdef struct Axis:  # slidedot.geometry.Axis
     Py_ssize_t size, kernel, stride, dilation, before, out
 
 
+cdef inline void settle(Axis *a) noexcept nogil:
+    """A step that is never taken may be huge: it becomes 1."""
+    if a.out == 1:
+        a.stride = 1
+    if a.kernel == 1:
+        a.dilation = 1
+
+
 cdef inline Axis axis(object windows) except *:
     cdef Axis a
     a.size, a.kernel, a.stride, a.dilation, a.before, _, a.out = windows
-    if a.out == 1:
-        a.stride = 1  # one that is never taken may be huge
-    if a.kernel == 1:
-        a.dilation = 1
+    settle(&a)
     return a
