@@ -1,6 +1,7 @@
 """The house's rules: who may import whom, and that a family has one name in every place."""
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -32,6 +33,9 @@ MAY_IMPORT = {
     "reference": {"_types", "geometry"},
     "_kernels": set(),
 }
+
+#: The compiled modules that are no kernels: what they may import of this package.
+COMPILED_MAY_IMPORT = {"c_api": {"_dispatch", "_threads", "convolution"}}  # the choice's constant
 
 #: Modules that may import NumPy. All else comes from the standard library.
 USE_NUMPY = set(MAY_IMPORT) - {"__init__", "geometry", "_threads", "_dispatch", "_kernels"}
@@ -101,6 +105,16 @@ def test_imports_keep_to_the_layers(module):
     assert others - sys.stdlib_module_names <= ({"numpy"} if module in USE_NUMPY else set())
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "pyx").glob("*.p*")), ids=lambda path: path.name)
+def test_compiled_modules_keep_to_the_layers(path):
+    lines = re.findall(r"^ *(?:from|import) +slidedot\b.*", path.read_text("utf-8"), re.MULTILINE)
+    ours = set()
+    for line in lines:
+        module, names = re.fullmatch(r"from slidedot(?:\.(\w+))? import (.+)", line).groups()
+        ours |= {module} if module else set(names.split(", "))
+    assert ours == COMPILED_MAY_IMPORT.get(path.stem, set())
+
+
 def test_layers_have_no_cycle():
     """The rules themselves lead downwards only."""
     order = []
@@ -136,6 +150,7 @@ def test_public_names_are_the_documented_ones():
     for module, defined in PUBLIC.items():
         assert {getattr(sd, name).__module__ for name in defined} == {f"slidedot.{module}"}
     modules = {module for module in MAY_IMPORT if not module.startswith("_")}
+    modules |= set(COMPILED_MAY_IMPORT)
     public = {name for name in vars(sd) if not name.startswith("_")}
     assert public - modules == names
 
@@ -149,7 +164,7 @@ def test_modules_declare_the_same_names(module):
 def test_a_family_has_one_name_in_every_place():
     kernels = {path.stem for path in (ROOT / "pyx").glob("*.pyx")}
     probes = {"cpu", "tile"}  # of the CPU and of the register tile
-    assert kernels == FAMILIES | INNER_FAMILIES | probes
+    assert kernels == FAMILIES | INNER_FAMILIES | probes | set(COMPILED_MAY_IMPORT)
     for family in FAMILIES:
         assert (PACKAGE / f"{family}.py").exists()
     for family in FAMILIES | INNER_FAMILIES | {"tile"}:

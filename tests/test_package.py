@@ -55,6 +55,8 @@ def test_package_is_below_two_mebibytes():
 
 
 def test_only_what_runs_is_installed():
-    """No sources of the kernels and no tests: those are for the sdist."""
+    """No sources of the kernels and no tests: those are for the sdist. The one .pxd declares what
+    other Cython modules may call."""
     suffixes = {path.suffix for path in FOLDER.rglob("*") if path.is_file()}
-    assert suffixes <= {".py", ".pyc", ".so", ".pyd", ".typed", ".pyi"}
+    assert [path.name for path in FOLDER.rglob("*.pxd")] == ["c_api.pxd"]
+    assert suffixes <= {".py", ".pyc", ".so", ".pyd", ".pxd", ".typed", ".pyi"}
