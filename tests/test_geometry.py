@@ -137,6 +137,89 @@ def test_anything_with_an_index_is_an_integer(index):
     assert type(size) is int
 
 
+# ------------------------------------------------------------------------ parts
+
+
+def taps(axis, first=0):
+    """Return what each tap of each window meets: a pixel, counted from `first`, "padding", or, over
+    the end of the padding, "nothing"."""
+
+    def met(place):
+        if 0 <= place < axis.size:
+            return first + place
+        return "padding" if place < axis.size + axis.after else "nothing"
+
+    starts = [o * axis.stride - axis.before for o in range(axis.out)]
+    return [[met(s + axis.dilation * tap) for tap in range(axis.kernel)] for s in starts]
+
+
+@st.composite
+def axes_and_outputs(draw):
+    """Draw an axis of a convolution or of a pool, and some of its outputs."""
+    drawn = draw(st.one_of(windows(), pool_windows()))
+    axis = drawn.axes[0]
+    start = draw(st.integers(0, axis.out - 1))
+    return drawn.ceil_mode, axis, start, draw(st.integers(start + 1, axis.out))
+
+
+@given(drawn=axes_and_outputs())
+def test_a_part_meets_what_the_whole_meets(drawn):
+    """Each window meets the same pixels, the same padding and the same nothing."""
+    ceil_mode, axis, start, stop = drawn
+    part = axis.part(start, stop)
+    assert 0 <= part.start < part.stop <= axis.size
+    within = geometry.windows(
+        "test",
+        (part.stop - part.start, 1),
+        (axis.kernel, 1),
+        (axis.stride, 1),
+        ((part.before, part.after), (0, 0)),
+        (axis.dilation, 1),
+        ceil_mode,
+    )[0]
+    assert taps(within, part.start)[part.kept] == taps(axis)[start:stop]
+
+
+@given(drawn=axes_and_outputs())
+def test_a_part_reads_no_more_than_its_windows_span(drawn):
+    """Unless a window holds no pixel, or is the one that hangs over the end."""
+    _, axis, start, stop = drawn
+    begin = start * axis.stride - axis.before
+    end = (stop - 1) * axis.stride - axis.before + axis.span
+    part = axis.part(start, stop)
+    if begin + axis.span <= axis.size + axis.after and begin < axis.size and end > 0:
+        assert part == (
+            max(begin, 0),
+            min(end, axis.size),
+            max(-begin, 0),
+            min(max(end - axis.size, 0), axis.after),
+            slice(0, stop - start),
+        )
+    else:
+        assert part.stop - part.start <= axis.stride + axis.span
+
+
+@given(drawn=axes_and_outputs(), more=st.tuples(st.integers(0, 3), st.integers(0, 3)))
+def test_a_part_may_be_computed_within_a_larger_one(drawn, more):
+    _, axis, start, stop = drawn
+
+    def widen(out, first, last):
+        assert out == axis.out
+        return max(0, first - more[0]), min(out, last + more[1])
+
+    part, plain = axis.part(start, stop, widen), axis.part(start, stop)
+    larger = axis.part(*widen(axis.out, start - plain.kept.start, stop))
+    first = max(0, start - plain.kept.start - more[0])
+    assert part.kept == slice(start - first, stop - first)
+    assert part.start <= larger.start < larger.stop <= part.stop
+
+
+def test_a_part_of_a_huge_axis():
+    axis = geometry.windows("test", (2**61, 1), (3, 1), (2**59, 1), ((5, 2**60), (0, 0)), 1)[0]
+    assert axis.part(1, 2) == (2**59 - 5, 2**59 - 2, 0, 0, slice(0, 1))
+    assert axis.part(axis.out - 1, axis.out).kept.stop <= axis.out
+
+
 # ------------------------------------------------------------------------ windows
 
 

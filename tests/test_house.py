@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "__init__": FAMILIES | {"layers", "optim", "_threads", "_dispatch", "geometry"},
     "layers": FAMILIES | {"_validation", "_types", "geometry"},
     "optim": FAMILIES | {"_types", "geometry"},
+    "tiled": {"layers", "convolution", "_validation", "_threads", "_types", "geometry"},
     "convolution": BELOW_FAMILIES | {"columns"},  # its "im2col" algorithm
     "columns": BELOW_FAMILIES,
     "pooling": BELOW_FAMILIES,
@@ -39,6 +40,9 @@ COMPILED_MAY_IMPORT = {"c_api": {"_dispatch", "_threads", "convolution"}}  # the
 
 #: Modules that may import NumPy. All else comes from the standard library.
 USE_NUMPY = set(MAY_IMPORT) - {"__init__", "geometry", "_threads", "_dispatch", "_kernels"}
+
+#: What else the optional modules import, within the functions that need it; extras install it.
+EXTRAS = {"tiled": {"dask", "tqdm"}}
 
 #: All functions and types that a user may rely on, by where they are defined.
 PUBLIC = {
@@ -102,7 +106,8 @@ def test_every_module_has_its_rule():
 def test_imports_keep_to_the_layers(module):
     ours, others = imports(module)
     assert ours <= MAY_IMPORT[module]
-    assert others - sys.stdlib_module_names <= ({"numpy"} if module in USE_NUMPY else set())
+    allowed = {"numpy"} if module in USE_NUMPY else set()
+    assert others - sys.stdlib_module_names <= allowed | EXTRAS.get(module, set())
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "pyx").glob("*.p*")), ids=lambda path: path.name)

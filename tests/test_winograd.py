@@ -24,7 +24,7 @@ from strategies import (
 
 import slidedot as sd
 from slidedot import _dispatch, _threads, reference
-from slidedot.convolution import _winograd_pays
+from slidedot.convolution import _winograd_pays, winograd_tiles
 from slidedot.geometry import windows
 
 pytestmark = pytest.mark.usefixtures("level")
@@ -435,3 +435,21 @@ def test_where_it_pays():
     assert not _winograd_pays(64, 8, 224, 224)
     assert not _winograd_pays(512, 512, 1, 1)
     assert not _winograd_pays(512, 512, 2, 200)
+
+
+def test_whole_tiles_have_the_bits_of_the_plane():
+    """Computed apart, from the pixels that they see."""
+    rng = np.random.default_rng(0)
+    weight = rng.standard_normal((2, 5, 3, 3), dtype=np.float32)
+
+    def rows(x):
+        return sd.conv2d(x, weight, algorithm="winograd")
+
+    for out in range(1, 24):
+        x = rng.standard_normal((5, out + 2, 7), dtype=np.float32)
+        y = rows(x)
+        for start in range(out):
+            for stop in range(start + 1, out + 1):
+                first, last = winograd_tiles(out, start, stop)
+                assert max(0, start - 3) <= first <= start < stop <= last <= min(out, stop + 3)
+                assert_same_bits(rows(x[:, first : last + 2]), y[:, first:last])

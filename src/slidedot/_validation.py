@@ -171,19 +171,10 @@ def _share_memory(a: Array, b: Array) -> bool:
         return True
 
 
-def output(
-    function: str,
-    out: NDArray[Scalar] | None,
-    shape: tuple[int, ...],
-    dtype: type[Scalar],
-    **inputs: Array | None,
-) -> NDArray[Scalar]:
-    """Return the contiguous array that a kernel fills: `out` itself where it can be, else new.
-
-    `inputs` are the arrays that `out` must not share memory with. `deliver` takes it from there.
-    """
-    if out is None:
-        return empty(function, shape, dtype)
+def writable(
+    function: str, out: object, shape: tuple[int, ...], dtype: type[Scalar], **inputs: Array | None
+) -> None:
+    """Refuse an array that cannot take a result; `inputs` must not share memory with it."""
     if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
         raise TypeError(f"{function}: out must be a NumPy array, got {type(out).__name__}")
     if out.dtype != dtype:
@@ -199,6 +190,22 @@ def output(
     for name, value in inputs.items():
         if value is not None and _share_memory(out, value):
             raise ValueError(f"{function}: out shares memory with {name}")
+
+
+def output(
+    function: str,
+    out: NDArray[Scalar] | None,
+    shape: tuple[int, ...],
+    dtype: type[Scalar],
+    **inputs: Array | None,
+) -> NDArray[Scalar]:
+    """Return the contiguous array that a kernel fills: `out` itself where it can be, else new.
+
+    `inputs` are the arrays that `out` must not share memory with. `deliver` takes it from there.
+    """
+    if out is None:
+        return empty(function, shape, dtype)
+    writable(function, out, shape, dtype, **inputs)
     if out.flags.c_contiguous and out.flags.aligned:
         return out
     return empty(function, shape, dtype)

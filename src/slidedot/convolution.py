@@ -169,6 +169,23 @@ def _winograd_pays(channels: int, outputs: int, height: int, width: int) -> bool
     return min(channels, outputs) >= 16 and min(height, width) >= 3
 
 
+def winograd_tiles(out: int, start: int, stop: int) -> tuple[int, int]:
+    """Widen the outputs ``[start, stop)`` of an axis of `out` to whole tiles of Winograd's.
+
+    Those are of four outputs, and at the end of three where four does not divide `out`. Computed
+    apart from the others, whole tiles have the same bits.
+    """
+    tiles = -(-out // 4)
+    threes = min(tiles, 4 * tiles - out)
+    fours = 4 * (tiles - threes)
+
+    def edge(output: int, up: int) -> int:  # of the tile of an output, rounded up or down
+        begin, size = (0, 4) if output < fours else (fours, 3)
+        return begin + (output - begin + up * (size - 1)) // size * size
+
+    return edge(start, 0), min(edge(stop, 1), out)
+
+
 def _chosen(
     function: str, algorithm: Algorithm, weight: Floats, layer: tuple[Axis, Axis, int]
 ) -> Algorithm:

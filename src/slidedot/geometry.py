@@ -7,7 +7,7 @@ follows from these numbers alone is here, and nothing else: no arrays, no NumPy.
 
 import operator
 import reprlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, NamedTuple, SupportsIndex, TypeAlias
 
 __all__ = [
@@ -82,6 +82,21 @@ def pair(function: str, name: str, value: Size, minimum: int = 1) -> tuple[int, 
     return (integer(function, name, value, minimum),) * 2
 
 
+#: ``(out, start, stop) -> (start, stop)``: which outputs are to be computed with some of them.
+Widen: TypeAlias = Callable[[int, int, int], tuple[int, int]]
+
+
+class Part(NamedTuple):
+    """What gives some of an axis's outputs, bit for bit: the pixels ``[start, stop)`` with these
+    pixels of padding around them. Of the outputs `kept` is what was asked for."""
+
+    start: int
+    stop: int
+    before: int
+    after: int
+    kept: slice
+
+
 class Axis(NamedTuple):
     """The windows along one image axis: all of them, and where each one lies."""
 
@@ -97,6 +112,24 @@ class Axis(NamedTuple):
     def span(self) -> int:
         """Pixels from a window's first tap to its last."""
         return self.dilation * (self.kernel - 1) + 1
+
+    def part(self, start: int, stop: int, widen: Widen | None = None) -> Part:
+        """Return the `Part` for the outputs ``[start, stop)``; `widen(out, first, last)` may say
+        that more of them are to be computed as a whole."""
+        # a window of padding alone comes with those up to the next pixel
+        first = min(start, (self.before + self.size - 1) // self.stride)
+        last = max(stop, min(self.out, (self.before - self.span) // self.stride + 2))
+        if widen is not None:
+            first, last = widen(self.out, first, last)
+        begin = first * self.stride - self.before
+        end = (last - 1) * self.stride - self.before + self.span
+        return Part(
+            max(0, begin),
+            max(1, min(self.size, end)),  # one pixel where all windows lie before it
+            max(0, -begin),
+            max(0, min(self.after, end - self.size)),
+            slice(start - first, stop - first),
+        )
 
 
 def _axis_padding(
