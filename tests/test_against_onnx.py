@@ -24,7 +24,6 @@ onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 reference = pytest.importorskip("onnx.reference")
 
-FLOAT32 = np.dtype(np.float32)
 OPSET = 22  # the first one of these operators as they are today
 
 
@@ -132,8 +131,8 @@ class Node:
             self.size, self.kernel, self.strides, self.padding, self.dilations, ceil_mode
         )
 
-    def array(self, *shape, numbers=integers, number=0, dtype=FLOAT32):
-        return numbers(np.random.default_rng([self.seed, number]), shape).astype(dtype)
+    def array(self, *shape, numbers=integers, number=0):
+        return numbers(np.random.default_rng([self.seed, number]), shape).astype(np.float32)
 
 
 @st.composite
@@ -180,10 +179,9 @@ def test_conv(combinations):
         shapes = ((2, c * group, *node.size), (k * group, c, *node.kernel), (k * group,))
         attributes = {"group": group, **node.attributes}
 
-        def arrays(numbers, dtype=FLOAT32):
+        def arrays(numbers):
             x, weight, bias = (
-                node.array(*shape, numbers=numbers, number=i, dtype=dtype)
-                for i, shape in enumerate(shapes)
+                node.array(*shape, numbers=numbers, number=i) for i, shape in enumerate(shapes)
             )
             return x, weight, bias if with_bias else None
 
@@ -207,6 +205,125 @@ def test_conv(combinations):
 
     check()
     combinations("ONNX", "Conv", agreed)
+
+
+# ------------------------------------------------------------------------ ConvTranspose
+
+
+@dataclass(frozen=True)
+class Transposed:
+    """A ConvTranspose node. `pads` are those that its `auto_pad` or `output_shape` comes to."""
+
+    size: tuple[int, int]
+    kernel: tuple[int, int]
+    strides: tuple[int, int]
+    dilations: tuple[int, int]
+    output_padding: tuple[int, int]
+    auto_pad: str
+    output_shape: tuple[int, int] | None
+    pads: tuple
+    seed: int
+
+    array = Node.array
+
+    @property
+    def attributes(self):
+        """As ONNX has them."""
+        padding = {"auto_pad": self.auto_pad}
+        if self.output_shape:
+            padding["output_shape"] = self.output_shape
+        elif self.auto_pad == "NOTSET":
+            (top, bottom), (left, right) = self.pads
+            padding["pads"] = [top, left, bottom, right]
+        names = ("strides", "dilations", "output_padding")
+        return {**{name: getattr(self, name) for name in names}, **padding}
+
+    @property
+    def options(self):
+        """As this package has them."""
+        return {
+            "stride": self.strides,
+            "padding": self.pads,
+            "output_padding": self.output_padding,
+            "dilation": self.dilations,
+        }
+
+
+@st.composite
+def transposed_nodes(draw):
+    """Draw nodes whose padding does not come out negative: the text gives that no meaning, and the
+    two programs give it different ones."""
+    kernel, strides, dilations = draw(PAIR), draw(STEPS), draw(DILATIONS)
+    size = draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
+    output_padding = tuple(draw(st.integers(0, stride - 1)) for stride in strides)
+    whole = [
+        (n - 1) * stride + dilation * (taps - 1) + 1 + more
+        for n, stride, dilation, taps, more in zip(
+            size, strides, dilations, kernel, output_padding, strict=True
+        )
+    ]
+    auto_pad, with_shape = draw(st.sampled_from(AUTO_PADS)), draw(st.booleans())
+    output_shape = None
+    if auto_pad == "VALID":
+        pads = ((0, 0), (0, 0))
+    elif with_shape or auto_pad != "NOTSET":
+        if with_shape:
+            output_shape = tuple(draw(st.integers(max(1, w - 7), w)) for w in whole)
+        shape = output_shape or [n * stride for n, stride in zip(size, strides, strict=True)]
+        totals = [w - n for w, n in zip(whole, shape, strict=True)]
+        assume(min(totals) >= 0)
+        pads = tuple(split(total, auto_pad) for total in totals)  # NOTSET as SAME_LOWER
+    else:
+        before = [draw(st.integers(0, min(6, w - 1))) for w in whole]
+        after = [
+            draw(st.integers(0, min(6, w - 1 - b))) for w, b in zip(whole, before, strict=True)
+        ]
+        pads = tuple(zip(before, after, strict=True))
+    seed = draw(st.integers(0, 2**32 - 1))
+    return Transposed(
+        size, kernel, strides, dilations, output_padding, auto_pad, output_shape, pads, seed
+    )
+
+
+def test_conv_transpose(combinations):
+    agreed = set()
+
+    @search(300)
+    @given(
+        node=transposed_nodes(),
+        group=st.sampled_from([1, 1, 2, 3]),
+        channels=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+        with_bias=st.booleans(),
+    )
+    def check(node, group, channels, with_bias):
+        """The evaluator mixes groups up, and ignores an `output_shape` without an `auto_pad`."""
+        c, k = channels
+        shapes = ((2, c * group, *node.size), (c * group, k, *node.kernel), (k * group,))
+        attributes = {"group": group, **node.attributes}
+
+        def arrays(numbers):
+            x, weight, bias = (
+                node.array(*shape, numbers=numbers, number=i) for i, shape in enumerate(shapes)
+            )
+            return x, weight, bias if with_bias else None
+
+        def ours(arrays):
+            return sd.conv_transpose2d(*arrays, groups=group, **node.options)
+
+        y = ours(arrays(integers))
+        assert_same(y, by_onnxruntime("ConvTranspose", arrays(integers), **attributes)[0])
+        if group == 1 and not (node.output_shape and node.auto_pad == "NOTSET"):
+            assert_same(y, by_reference("ConvTranspose", arrays(integers), **attributes)[0])
+            wide = [None if a is None else a.astype(np.float64) for a in arrays(reals)]
+            expected = by_reference("ConvTranspose", wide, **attributes)[0]
+            magnitude = ours([None if a is None else np.abs(a) for a in wide])
+            terms = c * node.kernel[0] * node.kernel[1] + 1
+            assert_sums_close(ours(arrays(reals)), expected, magnitude, terms)
+        windows = (node.size, node.kernel, *node.options.values())
+        agreed.add((*windows, node.auto_pad, node.output_shape, group, with_bias))
+
+    check()
+    combinations("ONNX", "ConvTranspose", agreed)
 
 
 # ------------------------------------------------------------------------ Col2Im
