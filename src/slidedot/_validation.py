@@ -25,20 +25,34 @@ FLOATS = (np.float32, np.float64)
 ALIGNED = 16_384
 CACHE_LINE = 64
 
+#: What DLPack calls the CPU's memory.
+DLPACK_CPU = 1
+
 #: How hard to look whether two arrays of interleaved strides share memory before refusing them.
 OVERLAP_WORK: Any = 10_000  # NumPy's hint knows -1 and 0 only
 
 
 def array(function: str, name: str, value: ArrayLike) -> Array:
-    """Return `value` as a plain array; what NumPy takes without asking is taken."""
+    """Return `value` as a plain array, on its own memory where it lets NumPy read that."""
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{function}: {name} is a masked array; call .filled() on it first")
     try:
+        if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
+            return _from_dlpack(value)
         return np.asarray(value)
     except Exception as error:
         raise TypeError(
             f"{function}: {name} must be an array, got {type(value).__name__}: {error}"
         ) from error
+
+
+def _from_dlpack(value: Any) -> Array:
+    device, number = value.__dlpack_device__()
+    if device != DLPACK_CPU:
+        raise BufferError(
+            f"it must be in the CPU's memory, got DLPack device ({int(device)}, {number})"
+        )
+    return np.from_dlpack(value)
 
 
 def floats(

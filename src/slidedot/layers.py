@@ -664,6 +664,7 @@ class MaxPool2d(_Windows):
         )
 
     def _forward(self, x: Any, training: bool) -> tuple[Any, Any]:
+        x = _validation.array("max_pool2d", "x", x)
         result = max_pool2d(
             x,
             self.kernel_size,
@@ -676,7 +677,7 @@ class MaxPool2d(_Windows):
         if not training:
             return result, None
         y, argmax = result
-        return y, (argmax, np.shape(x)[-2:])
+        return y, (argmax, x.shape[-2:])
 
     def _backward(self, saved: Any, grad_out: Any, need_input_grad: bool) -> Any:
         argmax, input_size = saved
