@@ -272,7 +272,7 @@ def arguments(argv):
     add("--threads", type=int, default=1, help="of every contender")
     add("--level", help="slidedot's CPU level, for instance x86-64-v2")
     add("--seconds", type=float, default=3, help="for each layer, shared by all contenders")
-    add("--markdown", action="store_true", help="tables for the README")
+    add("--markdown", action="store_true", help="tables for docs/performance.md")
     add("--chart", metavar="FILE", help="also draw the rates")
     parser.set_defaults(table="layers")
     settings = parser.parse_args(argv)

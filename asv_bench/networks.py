@@ -245,7 +245,7 @@ def arguments(argv):
     add("--networks", type=selected, default=list(NETWORKS), help="parts of names: lenet,16")
     add("--threads", type=int, default=1, help="of both")
     add("--seconds", type=float, default=9, help="for each network, shared by all contenders")
-    add("--markdown", action="store_true", help="a table for the README")
+    add("--markdown", action="store_true", help="a table for docs/performance.md")
     parser.set_defaults(dtype="float32")
     return parser.parse_args(argv)
 

@@ -647,7 +647,7 @@ def conv2d_backward(
     dilation: Size = 1,
     groups: SupportsIndex = 1,
     algorithm: Algorithm = "auto",
-    need: Collection[str] = NAMES,
+    need: Collection[str] = ("x", "weight", "bias"),
 ) -> Conv2dGradients:
     """Return the gradients of `conv2d` for its input, weight and bias.
 

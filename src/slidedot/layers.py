@@ -853,6 +853,7 @@ class Sequential(_Layer):
 
     Examples
     --------
+    >>> import numpy as np
     >>> rng = np.random.default_rng(0)
     >>> model = Sequential(
     ...     Conv2d(1, 4, 3, padding=1, activation="relu", rng=rng),
