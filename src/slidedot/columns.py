@@ -49,6 +49,11 @@ def im2col(
     MemoryError
         The columns do not fit into memory; the message names their size.
 
+    References
+    ----------
+    Chellapilla, Puri and Simard, "High Performance Convolutional Neural Networks for Document
+    Processing", 2006.
+
     Examples
     --------
     >>> import numpy as np, slidedot as sd

@@ -292,6 +292,12 @@ def conv2d(
     MemoryError
         The result or the workspace does not fit into memory.
 
+    References
+    ----------
+    Goodfellow, Bengio and Courville, "Deep Learning", section 9.1,
+    https://www.deeplearningbook.org; Lavin and Gray, "Fast Algorithms for Convolutional Neural
+    Networks", arXiv 1509.09308, for "winograd".
+
     Examples
     --------
     Ten 5x5 filters over a 32x32 image of three channels:

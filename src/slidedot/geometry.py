@@ -362,6 +362,10 @@ def conv_output_size(
     TypeError
         A number that is not an integer.
 
+    References
+    ----------
+    Dumoulin and Visin, "A guide to convolution arithmetic for deep learning", arXiv 1603.07285.
+
     Examples
     --------
     >>> conv_output_size(7, 3), conv_output_size(7, 3, 2)

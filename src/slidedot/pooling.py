@@ -180,6 +180,11 @@ def max_pool2d_backward(
     MemoryError
         The result does not fit into memory.
 
+    References
+    ----------
+    Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks", section 2.1, arXiv
+    1311.2901, whose switches are `argmax`.
+
     Examples
     --------
     >>> import numpy as np, slidedot as sd
