@@ -35,6 +35,8 @@ def functions() -> None:
     assert gradients.bias is None
     assert grad_x.shape == x.shape
 
+    assert_type(sd.conv_transpose2d(y, weight, padding=1, output_padding=(0, 0)), Single)
+
     cols = sd.im2col(x, 3, padding=1)
     assert_type(sd.col2im(cols, (8, 8), 3, padding=1, out=np.empty_like(x)), Single)
 
