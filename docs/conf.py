@@ -29,6 +29,7 @@ numpydoc_validation_checks = {
     "all",
     "ES01",  # an extended summary everywhere
     "EX01",  # examples of methods: the class shows them in use
+    "GL01",  # a summary beside or below the quotes: versions differ
     "PR03",  # the signature's order: arguments of one kind share a line
     "PR04",  # a type for each: "As in `conv2d`" has none
     "PR06",  # "int" for "integer", also in "any integer dtype"
