@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "layers": FAMILIES | {"_validation", "_types", "geometry"},
     "optim": FAMILIES | {"_types", "geometry"},
     "tiled": {"layers", "convolution", "_validation", "_threads", "_types", "geometry"},
+    "visualize": {"layers", "convolution", "_validation", "_types", "geometry"},
     "convolution": BELOW_FAMILIES | {"columns"},  # its "im2col" algorithm
     "columns": BELOW_FAMILIES,
     "pooling": BELOW_FAMILIES,
