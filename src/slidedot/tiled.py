@@ -253,8 +253,8 @@ def apply(
     Parameters
     ----------
     model : layer
-        A `Conv2d`, `MaxPool2d` or `ReLU` of `slidedot.layers`, or a `Sequential` of such layers,
-        in inference. It is taken as it is now, also where Dask computes later.
+        A ``Conv2d``, ``MaxPool2d`` or ``ReLU`` of `slidedot.layers`, or a ``Sequential`` of such
+        layers, in inference. It is taken as it is now, also where Dask computes later.
     image : array_like, (C, H, W) or (N, C, H, W), float32 or float64
         A NumPy array, a `numpy.memmap`, a Dask array, or anything with `shape`, `dtype` and slicing
         (a Zarr or HDF5 data set). For each tile one rectangle is sliced from it.
@@ -276,8 +276,8 @@ def apply(
     Raises
     ------
     ValueError
-        A model with a layer of another kind, such as `Flatten` or `Linear`, each output of which
-        sees all pixels; an image or an `out` that does not fit.
+        A model with a layer of another kind, such as ``Flatten`` or ``Linear``, each output of
+        which sees all pixels; an image or an `out` that does not fit.
     TypeError
         An image of another dtype, a number that is not an integer.
     ImportError
@@ -287,7 +287,7 @@ def apply(
 
     Notes
     -----
-    The result has the bits of ``model(image)``, whatever the tiles. Each `Conv2d` takes the
+    The result has the bits of ``model(image)``, whatever the tiles. Each ``Conv2d`` takes the
     algorithm that it takes for the whole image, and where that is Winograd's, whole tiles of its
     own. Only ``algorithm="im2col"`` may differ, by rounding: NumPy's matrix product may add up in
     another order for another number of pixels. A sum of ``n = C // groups * kh * kw`` products
