@@ -58,10 +58,12 @@ def _run_layer(layer: Any, x: Floats, h: Part, w: Part) -> Floats:
 
 def _stage(layer: Any, size: tuple[int, int]) -> _Stage:
     """Return the stage of a layer as it is now, for an input of `size` ``(h, w)``."""
-    names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
-    pointwise = (1, 1, 0, 1, False)
-    window = (getattr(layer, name, other) for name, other in zip(names, pointwise, strict=True))
-    axes = windows("apply", size, *window)
+    if isinstance(layer, ReLU):
+        axes = windows("apply", size, 1, 1, 0, 1)
+    else:
+        ceil_mode = getattr(layer, "ceil_mode", False)
+        window = layer.kernel_size, layer.stride, layer.padding, layer.dilation
+        axes = windows("apply", size, *window, ceil_mode)
     if isinstance(layer, Conv2d):
         plan = layer._current_plan()
         algorithm = plan.algorithm(size)  # by the whole image: a thin tile might take another
@@ -329,14 +331,14 @@ def apply(
         _check_out(out, shape, dtype, image)
     rows, columns = (_chains(stages, i, shape[i - 2], tile[i]) for i in range(2))
     count = len(rows) * len(columns)
-    tiles = itertools.starmap(_tile, itertools.product(rows, columns))
+    tiles: Iterable[_Tile] = itertools.starmap(_tile, itertools.product(rows, columns))
     dask = sys.modules.get("dask.array")  # whoever has an array of Dask's has imported it
     if dask is not None and isinstance(image, dask.Array):
-        tiles = list(tiles)
-        tasks = _tasks(image, stages, tiles)
+        known = list(tiles)
+        tasks = _tasks(image, stages, known)
         if out is None:
-            return _lazy(tasks, tiles, len(columns), shape, dtype)
-        results: _Results = zip((t.output for t in tiles), _computed(tasks), strict=True)
+            return _lazy(tasks, known, len(columns), shape, dtype)
+        results: _Results = zip((t.output for t in known), _computed(tasks), strict=True)
     else:
         results = (
             (t.output, _compute(stages, t.rows, t.columns, np.asarray(image[t.image])))
