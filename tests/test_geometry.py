@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from strategies import Windows, hold_pixels, pool_windows, windows
 
@@ -212,6 +212,47 @@ def test_a_part_may_be_computed_within_a_larger_one(drawn, more):
     first = max(0, start - plain.kept.start - more[0])
     assert part.kept == slice(start - first, stop - first)
     assert part.start <= larger.start < larger.stop <= part.stop
+
+
+@given(
+    numbers=st.tuples(*[st.integers(1, 7)] * 4),
+    cut=st.one_of(st.tuples(st.integers(0, 9), st.integers(0, 9)), st.just("same")),
+    extra=st.integers(0, 6),
+    data=st.data(),
+)
+def test_a_transposed_part_is_reached_as_the_whole(numbers, cut, extra, data):
+    """Each pixel of the result by the same taps of the same inputs, which are no more than that."""
+    size, kernel, stride, dilation = numbers
+    padding = cut if cut == "same" else (cut, (0, 0))
+    try:
+        window = (kernel, 1), (stride, 1), padding, (extra, 0), (dilation, 1)
+        axis = geometry.transposed_windows("test", (size, 1), *window)[0]
+    except ValueError:  # nothing is left, or too much output_padding
+        assume(False)
+
+    def reached(axis, first=0):
+        by = [set() for _ in range(axis.size)]
+        for o in range(axis.out):
+            for tap in range(axis.kernel):
+                place = o * axis.stride + tap * axis.dilation - axis.before
+                if 0 <= place < axis.size:
+                    by[place].add((first + o, tap))
+        return by
+
+    start = data.draw(st.integers(0, axis.size - 1))
+    stop = data.draw(st.integers(start + 1, axis.size))
+    part = axis.transposed_part(start, stop)
+    assert 0 <= part.start < part.stop <= axis.out
+    assert part.before >= 0
+    out = part.stop - part.start
+    whole = (out - 1) * stride + axis.span - part.before - part.after
+    within = axis._replace(size=whole, out=out, before=part.before)
+    assert reached(within, part.start)[part.kept] == reached(axis)[start:stop]
+    inputs = {o for by in reached(axis)[start:stop] for o, _ in by}
+    if dilation == 1 and inputs:
+        gaps = axis.span < stride  # a part that begins in one has the input before it too
+        assert min(inputs) - gaps <= part.start <= min(inputs)
+        assert part.stop == max(inputs) + 1
 
 
 def test_a_part_of_a_huge_axis():

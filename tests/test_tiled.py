@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from strategies import DILATIONS, KERNELS, LAYOUTS, OUT_LAYOUTS, SEEDS, STRIDES, lay_out, place_out
 
 from slidedot import Conv2dPlan, _threads, receptive_field, tiled
-from slidedot.layers import Conv2d, Flatten, Linear, MaxPool2d, ReLU, Sequential
+from slidedot.layers import Conv2d, ConvTranspose2d, Flatten, Linear, MaxPool2d, ReLU, Sequential
 
 # ---------------------------------------------------------------------------------- networks
 
@@ -49,6 +49,23 @@ def convolutions(draw, channels, dtype):
 
 
 @st.composite
+def transposed(draw, channels, dtype):
+    """Draw a `ConvTranspose2d` of any windows."""
+    groups = draw(st.sampled_from([g for g in range(1, channels + 1) if channels % g == 0]))
+    stride, dilation = draw(STRIDES), draw(DILATIONS)
+    options = {
+        "stride": stride,
+        "dilation": dilation,
+        "padding": draw(PADDINGS),
+        "output_padding": draw(st.integers(0, max(np.min(stride), np.min(dilation)) - 1)),
+        "groups": groups,
+        "rng": draw(SEEDS),
+        "dtype": dtype,
+    }
+    return ConvTranspose2d(channels, groups * draw(st.integers(1, 3)), draw(KERNELS), **options)
+
+
+@st.composite
 def pools(draw):
     """Draw a `MaxPool2d` of any windows."""
     options = {"padding": draw(PADDINGS), "dilation": draw(DILATIONS)}
@@ -63,9 +80,10 @@ def pools(draw):
 def networks(draw, channels, dtype):
     """Draw one to four layers."""
     layers = []
-    for kind in draw(st.lists(st.sampled_from("ccpr"), min_size=1, max_size=4)):
-        if kind == "c":
-            layers.append(draw(convolutions(channels, dtype)))
+    for kind in draw(st.lists(st.sampled_from("cctpr"), min_size=1, max_size=4)):
+        if kind in "ct":
+            kinds = {"c": convolutions, "t": transposed}
+            layers.append(draw(kinds[kind](channels, dtype)))
             channels = layers[-1].out_channels
         else:
             layers.append(draw(pools()) if kind == "p" else ReLU())
@@ -153,6 +171,16 @@ def test_each_layer_takes_the_algorithm_of_the_whole(level, tile):
     model, image = network(), picture(2, 90, 110)
     assert model.layers[1].layers[1]._current_plan().algorithm((45, 55)) == "winograd"
     assert_same_bits(tiled.apply(model, image, tile, progress=False), model(image))
+
+
+@pytest.mark.parametrize("tile", [1, (3, 50), 7, (1000, 2), 1000])
+def test_a_transposed_layer_does_so_too(level, tile):
+    image = picture(16, 30, 41)
+    for options in ({"padding": 1}, {"padding": ((2, 0), (0, 3))}, {"bias": False}):
+        layer = ConvTranspose2d(16, 16, 3, rng=0, **options)
+        if layer.bias is not None:
+            layer.bias[:] = np.arange(16)
+        assert_same_bits(tiled.apply(layer, image, tile, progress=False), layer(image))
 
 
 def test_im2col_is_within_its_rounding(dtype):

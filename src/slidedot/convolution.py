@@ -13,6 +13,7 @@ from slidedot.columns import col2im, im2col
 from slidedot.geometry import (
     Axis,
     Padding,
+    Part,
     Size,
     divide_channels,
     integer,
@@ -912,14 +913,55 @@ def conv_transpose2d(
     window: tuple[Any, ...] = stride, padding, output_padding, dilation, groups
     known = _known_transposed_layer if _all_plain(window) else _transposed_layer
     layer = known(function, x.shape, weight.shape, *window)
-    channels = weight.shape[1] * layer.groups
-    bias = _bias(function, bias, weight, channels)
-    shape = (x.shape[0], channels, layer.h.size, layer.w.size)
+    bias = _bias(function, bias, weight, weight.shape[1] * layer.groups)
+    algorithm = _chosen(function, "auto", weight, layer)
+    return transpose(function, x, single, weight, bias, layer, algorithm, out)
+
+
+def transposed_layer(layer: Any, size: tuple[int, int]) -> tuple[_Layer, Algorithm]:
+    """Return the geometry of a `ConvTranspose2d` over `size` pixels, and its algorithm."""
+    x_shape = (1, layer.in_channels, *size)
+    window = layer.stride, layer.padding, layer.output_padding, layer.dilation, layer.groups
+    geometry = _transposed_layer("ConvTranspose2d", x_shape, layer.weight.shape, *window)
+    return geometry, _chosen("ConvTranspose2d", "auto", layer.weight, geometry)
+
+
+def transpose_part(
+    x: Floats,
+    weight: Floats,
+    bias: Floats | None,
+    layer: _Layer,
+    algorithm: Algorithm,
+    parts: tuple[Part, Part],
+) -> Floats:
+    """Compute the part of a transposed convolution that `Axis.transposed_part` gave, from its
+    input."""
+    axes = []
+    for axis, part in zip(layer[:2], parts, strict=True):
+        out = part.stop - part.start
+        size = (out - 1) * axis.stride + axis.span - part.before - part.after
+        axes.append(axis._replace(size=size, out=out, before=part.before, after=max(0, part.after)))
+    images, single = _validation.images("conv_transpose2d", "x", x)
+    within = _Layer(axes[0], axes[1], layer.groups)
+    return transpose("conv_transpose2d", images, single, weight, bias, within, algorithm)
+
+
+def transpose(
+    function: str,
+    x: NDArray[Float],
+    single: bool,
+    weight: NDArray[Float],
+    bias: NDArray[Float] | None,
+    layer: _Layer,
+    algorithm: Algorithm,
+    out: NDArray[Float] | None = None,
+) -> NDArray[Float]:
+    """Compute a transposed convolution that has been checked, all but `out`."""
+    shape = (x.shape[0], weight.shape[1] * layer.groups, layer.h.size, layer.w.size)
     given = shape[1:] if single else shape
     y = _validation.output(function, out, given, x.dtype.type, x=x, weight=weight, bias=bias)
     x, weight = _validation.plain(x), _validation.plain(weight)
     if y.size:
-        algorithm = _chosen(function, "auto", weight, layer)
         kernels = _kernels_of(_dispatch.kernels, algorithm, weight, layer)
         result = y[None] if single else y
         _gradient_x(function, kernels, x, weight, _contiguous(bias), layer, result)

@@ -131,6 +131,23 @@ class Axis(NamedTuple):
             slice(start - first, stop - first),
         )
 
+    def transposed_part(self, start: int, stop: int, widen: Widen | None = None) -> Part:
+        """Return the `Part` for the pixels ``[start, stop)`` of the transpose's result, of its
+        input. The padding is what the part's own result loses there; below zero, gains."""
+        first, last = (start, stop) if widen is None else widen(self.size, start, stop)
+        place = first + self.before
+        begin = min(-((self.span - 1 - place) // self.stride), place // self.stride, self.out - 1)
+        begin = max(0, begin)
+        end = min(self.out, (last - 1 + self.before) // self.stride + 1)
+        reached = (end - 1) * self.stride + self.span - self.before
+        return Part(
+            begin,
+            end,
+            place - begin * self.stride,
+            reached - last,
+            slice(start - first, stop - first),
+        )
+
 
 def _axis_padding(
     function: str, padding: AxisPadding, size: int, kernel: int, stride: int, dilation: int

@@ -21,14 +21,14 @@ import numpy as np
 
 from slidedot import _threads, _validation
 from slidedot._types import Algorithm, Floats, Layer
-from slidedot.convolution import Conv2dPlan, winograd_tiles
+from slidedot.convolution import Conv2dPlan, transpose_part, transposed_layer, winograd_tiles
 from slidedot.geometry import Axis, Part, Size, integer, pair, shown, windows
-from slidedot.layers import Conv2d, MaxPool2d, ReLU, Sequential
+from slidedot.layers import Conv2d, ConvTranspose2d, MaxPool2d, ReLU, Sequential
 
 __all__ = ["apply"]
 
 #: Layers whose outputs see a window of the input each. What a subclass computes is not known.
-LOCAL = (Conv2d, MaxPool2d, ReLU)
+LOCAL = (Conv2d, ConvTranspose2d, MaxPool2d, ReLU)
 
 # ---------------------------------------------------------------------------------- stages
 
@@ -56,8 +56,23 @@ def _run_layer(layer: Any, x: Floats, h: Part, w: Part) -> Floats:
     return y
 
 
+def _run_transposed(
+    weight: Floats, bias: Floats | None, geometry: Any, algorithm: Algorithm,
+    x: Floats, h: Part, w: Part,
+) -> Floats:  # fmt: skip
+    return transpose_part(x, weight, bias, geometry, algorithm, (h, w))
+
+
 def _stage(layer: Any, size: tuple[int, int]) -> _Stage:
     """Return the stage of a layer as it is now, for an input of `size` ``(h, w)``."""
+    if isinstance(layer, ConvTranspose2d):
+        geometry, algorithm = transposed_layer(layer, size)
+        part = functools.partial(
+            Axis.transposed_part, widen=winograd_tiles if algorithm == "winograd" else None
+        )
+        arrays = layer.weight.copy(), None if layer.bias is None else layer.bias.copy()
+        run = functools.partial(_run_transposed, *arrays, geometry, algorithm)
+        return _Stage((geometry.h, geometry.w), part, run)
     if isinstance(layer, ReLU):
         axes = windows("apply", size, 1, 1, 0, 1)
     else:
