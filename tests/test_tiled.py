@@ -494,6 +494,7 @@ class Unknown(Conv2d):
         ({"tile": (4, 4, 4)}, ValueError, r"apply: tile must be an int or \(h, w\)"),
         ({"tile": 4.0}, TypeError, "apply: tile must be an int, got 4.0"),
         ({"tile": None}, TypeError, "apply: tile must be an int, got None"),
+        ({"progress": np.zeros(2)}, TypeError, "apply: progress must be a bool, got array"),
         ({"image": np.zeros((2, 20, 22), int)}, TypeError, "image must be float32 or float64, got"),
         ({"image": np.ma.zeros((2, 20, 22))}, TypeError, "apply: image is a masked array; call"),
         ({"image": np.zeros((20, 22))}, ValueError, r"apply: image must be \(N, C, H, W\) or"),

@@ -22,7 +22,7 @@ import numpy as np
 from slidedot import _threads, _validation
 from slidedot._types import Algorithm, Floats, Layer
 from slidedot.convolution import Conv2dPlan, transpose_part, transposed_layer, winograd_tiles
-from slidedot.geometry import Axis, Part, Size, integer, pair, shown, windows
+from slidedot.geometry import Axis, Part, Size, flag, integer, pair, shown, windows
 from slidedot.layers import Conv2d, ConvTranspose2d, MaxPool2d, ReLU, Sequential
 
 __all__ = ["apply"]
@@ -76,9 +76,8 @@ def _stage(layer: Any, size: tuple[int, int]) -> _Stage:
     if isinstance(layer, ReLU):
         axes = windows("apply", size, 1, 1, 0, 1)
     else:
-        ceil_mode = getattr(layer, "ceil_mode", False)
-        window = layer.kernel_size, layer.stride, layer.padding, layer.dilation
-        axes = windows("apply", size, *window, ceil_mode)
+        window = layer.kernel_size, layer.stride, layer.padding, getattr(layer, "dilation", 1)
+        axes = windows("apply", size, *window, getattr(layer, "ceil_mode", False))
     if isinstance(layer, Conv2d):
         plan = layer._current_plan()
         algorithm = plan.algorithm(size)  # by the whole image: a thin tile might take another
@@ -270,8 +269,8 @@ def apply(
     Parameters
     ----------
     model : layer
-        A ``Conv2d``, ``MaxPool2d`` or ``ReLU`` of `slidedot.layers`, or a ``Sequential`` of such
-        layers, in inference. It is taken as it is now, also where Dask computes later.
+        A ``Conv2d``, ``ConvTranspose2d``, ``MaxPool2d`` or ``ReLU`` of `slidedot.layers`, or a
+        ``Sequential`` of such layers. It is taken as it is now, also where Dask computes later.
     image : array_like, (C, H, W) or (N, C, H, W), float32 or float64
         A NumPy array, a `numpy.memmap`, a Dask array, or anything with `shape`, `dtype` and slicing
         (a Zarr or HDF5 data set). For each tile one rectangle is sliced from it.
@@ -304,12 +303,12 @@ def apply(
 
     Notes
     -----
-    The result has the bits of ``model(image)``, whatever the tiles. Each ``Conv2d`` takes the
-    algorithm that it takes for the whole image, and where that is Winograd's, whole tiles of its
-    own. Only ``algorithm="im2col"`` may differ, by rounding: NumPy's matrix product may add up in
-    another order for another number of pixels. A sum of ``n = C // groups * kh * kw`` products
-    and a bias then differs by at most ``2 g sum |x| |weight|``, ``g = n u / (1 - n u)``, u half
-    the dtype's epsilon.
+    The result has the bits of ``model(image)``, whatever the tiles (NaN is NaN; on a cluster, of
+    CPUs of one level). Each layer takes the algorithm that it takes for the whole image, and where
+    that is Winograd's, whole tiles of its own. Only ``algorithm="im2col"`` may differ, by rounding:
+    NumPy's matrix product may add up in another order for another number of pixels. With a bias, a
+    sum of ``n = C // groups * kh * kw + 1`` terms then differs by at most
+    ``2 g sum |x| |weight|``, where ``g = n u / (1 - n u)``, u half the dtype's epsilon.
 
     Memory, besides `image` and `out`, is that of the rectangle and of two layers' outputs over it
     (all N images of a batch at once). Pixels of a memmap that were read or written may stay in
@@ -337,6 +336,7 @@ def apply(
     """
     function = "apply"
     tile = pair(function, "tile", tile)
+    progress = flag(function, "progress", progress)
     if isinstance(image, np.ndarray) or not _is_array_like(image):
         image = _validation.array(function, "image", image)
     probe = _probe(image)
