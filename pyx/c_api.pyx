@@ -86,12 +86,35 @@ cdef bint lay_windows(
         return False
     span = dilation * (kernel - 1) + 1
     room = before + size + after - span
-    if room < 0:
+    if room < 0 and not (ceil_mode and room > -stride):
         return False
     a.size, a.kernel, a.stride, a.dilation, a.before = size, kernel, stride, dilation, before
-    a.out = room // stride + 1
-    if ceil_mode and room % stride and a.out <= (size + before - 1) // stride:
+    a.out = room // stride + 1 if room >= 0 else 1
+    if ceil_mode and room > 0 and room % stride and a.out <= (size + before - 1) // stride:
         a.out += 1
+    return True
+
+
+cdef bint lay_transposed(
+    Axis *a, Py_ssize_t size, Py_ssize_t kernel, Py_ssize_t stride, Py_ssize_t dilation,
+    Py_ssize_t before, Py_ssize_t after, Py_ssize_t extra,
+) noexcept nogil:
+    """slidedot.geometry.transposed_windows: the axis of the convolution that is transposed; False
+    where nothing is left of the result."""
+    cdef Py_ssize_t span, full
+    if min(size, kernel, stride, dilation) < 1 or min(before, after, extra) < 0:
+        return False
+    if extra >= max(stride, dilation) or kernel - 1 > (PY_SSIZE_T_MAX - 1) // dilation:
+        return False
+    span = dilation * (kernel - 1) + 1
+    if extra > PY_SSIZE_T_MAX - span or size - 1 > (PY_SSIZE_T_MAX - span - extra) // stride:
+        return False
+    full = (size - 1) * stride + span + extra
+    if before >= full or after >= full - before:
+        return False
+    a.size, a.kernel, a.stride, a.dilation, a.before = (
+        full - before - after, kernel, stride, dilation, before)
+    a.out = size
     return True
 
 
@@ -136,51 +159,88 @@ cdef View laid_out(
 # ---------------------------------------------------------------------------------- convolution
 
 
-cdef struct Job:  # a convolution that has been checked
+cdef struct Job:  # a convolution x (n, c, h, w) -> (n, k, oh, ow) that has been checked
     Axis h, w
+    Py_ssize_t n, c, k, groups
+    Py_ssize_t itemsize
+    bint wide_stride
     ConvolutionEntries *kernels
     int threads
 
 
-cdef ConvolutionEntries *kernels_of(
-    const Conv2d *s, const Axis *h, const Axis *w, Py_ssize_t itemsize
-) noexcept nogil:
+cdef ConvolutionEntries *kernels_of(const Job *job, int algorithm) noexcept nogil:
     """slidedot.convolution._chosen and _kernels_of; NULL where the algorithm cannot serve."""
-    cdef bint unit = max(s.stride_h, s.stride_w, s.dilation_h, s.dilation_w) == 1
-    cdef bint serves = unit and s.kh == s.kw == 3 and itemsize == sizeof(float)
-    cdef bint pays = min(s.c, s.k) // s.groups >= 16 and min(h.out, w.out) >= 3
-    if s.algorithm == WINOGRAD:
+    cdef const Axis *h = &job.h
+    cdef const Axis *w = &job.w
+    cdef Py_ssize_t step = max(h.stride, w.stride, h.dilation, w.dilation)
+    cdef bint serves = step == 1 and h.kernel == w.kernel == 3 and job.itemsize == sizeof(float)
+    cdef bint pays = min(job.c, job.k) // job.groups >= 16 and min(h.out, w.out) >= 3
+    if algorithm == WINOGRAD:
         return winograd if serves else NULL
-    if s.algorithm == AUTO and serves and pays:
+    if algorithm == AUTO and serves and pays:
         return winograd
-    if s.algorithm != AUTO and s.algorithm != DIRECT:
+    if algorithm != AUTO and algorithm != DIRECT:
         return NULL
-    if (s.groups == s.k == s.c > 1
-            and max(s.stride_h, s.stride_w, s.dilation_h, s.dilation_w) <= depthwise_step):
+    if job.groups == job.k == job.c > 1 and step <= depthwise_step:
         return depthwise
     return direct
 
 
-cdef bint check(Job *job, const Conv2d *s, Py_ssize_t itemsize, int threads) noexcept nogil:
+cdef bint check_job(Job *job, int algorithm, int threads) noexcept nogil:
+    """Check what the axes do not say, and choose kernels and threads."""
     cdef Axis *h = &job.h
     cdef Axis *w = &job.w
-    if s.n < 0 or min(s.c, s.k, s.groups) < 1 or s.c % s.groups or s.k % s.groups:
+    cdef Py_ssize_t channels
+    if job.n < 0 or min(job.c, job.k, job.groups) < 1 or not 1 <= threads <= most_threads:
         return False
-    if not 1 <= threads <= most_threads:
+    if job.c % job.groups or job.k % job.groups:
         return False
-    if not lay_windows(h, s.h, s.kh, s.stride_h, s.dilation_h, s.top, s.bottom, False):
+    channels = job.c // job.groups
+    if not (countable(job.itemsize, job.n, job.c, h.size, w.size)
+            and countable(job.itemsize, job.n, job.k, h.out, w.out)
+            and countable(job.itemsize, job.k, channels, h.kernel, w.kernel)):
         return False
-    if not lay_windows(w, s.w, s.kw, s.stride_w, s.dilation_w, s.left, s.right, False):
-        return False
-    if not (countable(itemsize, s.n, s.c, s.h, s.w) and countable(itemsize, s.n, s.k, h.out, w.out)
-            and countable(itemsize, s.k, s.c // s.groups, s.kh, s.kw)):
-        return False
-    job.kernels = kernels_of(s, h, w, itemsize)
+    job.kernels = kernels_of(job, algorithm)
+    job.wide_stride = max(h.stride, w.stride) > 2
     job.threads = threads_for(
-        <double> s.n * s.k * h.out * w.out * (s.c // s.groups) * s.kh * s.kw, threads)
+        <double> job.n * job.k * h.out * w.out * channels * h.kernel * w.kernel, threads)
     settle(h)
     settle(w)
     return job.kernels != NULL
+
+
+cdef bint check(Job *job, const Conv2d *s, Py_ssize_t itemsize, int threads) noexcept nogil:
+    job.n, job.c, job.k, job.groups, job.itemsize = s.n, s.c, s.k, s.groups, itemsize
+    return (
+        lay_windows(&job.h, s.h, s.kh, s.stride_h, s.dilation_h, s.top, s.bottom, False)
+        and lay_windows(&job.w, s.w, s.kw, s.stride_w, s.dilation_w, s.left, s.right, False)
+        and check_job(job, s.algorithm, threads))
+
+
+cdef bint check_transposed(
+    Job *job, const ConvTranspose2d *s, Py_ssize_t itemsize, int threads
+) noexcept nogil:
+    job.n, job.c, job.k, job.groups, job.itemsize = s.n, s.k, s.c, s.groups, itemsize
+    return (
+        lay_transposed(
+            &job.h, s.h, s.kh, s.stride_h, s.dilation_h, s.top, s.bottom, s.output_padding_h)
+        and lay_transposed(
+            &job.w, s.w, s.kw, s.stride_w, s.dilation_w, s.left, s.right, s.output_padding_w)
+        and check_job(job, AUTO, threads))
+
+
+cdef View images(const Job *job, const void *data, const Py_ssize_t *strides) noexcept nogil:
+    """x, or its gradient."""
+    return laid_out(data, job.itemsize, job.n, job.c, job.h.size, job.w.size, strides)
+
+
+cdef View outputs(const Job *job, const void *data, const Py_ssize_t *strides) noexcept nogil:
+    return laid_out(data, job.itemsize, job.n, job.k, job.h.out, job.w.out, strides)
+
+
+cdef View filters(const Job *job, const void *data, const Py_ssize_t *strides) noexcept nogil:
+    return laid_out(data, job.itemsize, job.k, job.c // job.groups, job.h.kernel, job.w.kernel,
+                    strides)
 
 
 cdef int conv2d_size(const Conv2d *layer, Py_ssize_t *oh, Py_ssize_t *ow) noexcept nogil:
@@ -191,27 +251,52 @@ cdef int conv2d_size(const Conv2d *layer, Py_ssize_t *oh, Py_ssize_t *ow) noexce
     return OK
 
 
+cdef int conv_transpose2d_size(
+    const ConvTranspose2d *layer, Py_ssize_t *oh, Py_ssize_t *ow
+) noexcept nogil:
+    cdef Job job
+    if not check_transposed(&job, layer, sizeof(float), 1):
+        return BAD_ARGUMENT
+    oh[0], ow[0] = job.h.size, job.w.size
+    return OK
+
+
 cdef int conv2d(
     const Conv2d *layer, const floating *x, const Py_ssize_t *x_strides, const floating *weight,
     const Py_ssize_t *weight_strides, const floating *bias, floating *y, bint relu, int threads,
 ) noexcept nogil:
-    cdef const Conv2d *s = layer
-    cdef Py_ssize_t itemsize = sizeof(floating)
     cdef View xv, wv, none, bv, yv
     cdef Job job
-    if not check(&job, s, itemsize, threads):
+    if not check(&job, layer, sizeof(floating), threads):
         return BAD_ARGUMENT
-    if s.n == 0:
+    if job.n == 0:
         return OK
     if x == NULL or weight == NULL or y == NULL:
         return BAD_ARGUMENT
     memset(&none, 0, sizeof(none))
-    xv = laid_out(x, itemsize, s.n, s.c, s.h, s.w, x_strides)
-    wv = laid_out(weight, itemsize, s.k, s.c // s.groups, s.kh, s.kw, weight_strides)
-    bv = laid_out(bias, itemsize, s.k, 1, 1, 1, NULL)
-    yv = laid_out(y, itemsize, s.n, s.k, job.h.out, job.w.out, NULL)
+    xv, wv = images(&job, x, x_strides), filters(&job, weight, weight_strides)
+    bv, yv = laid_out(bias, job.itemsize, job.k, 1, 1, 1, NULL), outputs(&job, y, NULL)
     if not job.kernels.forward(
-            &xv, &wv, &none, &bv, &yv, &job.h, &job.w, s.groups, relu, job.threads):
+            &xv, &wv, &none, &bv, &yv, &job.h, &job.w, job.groups, relu, job.threads):
+        return NO_MEMORY
+    return OK
+
+
+cdef int gradient_x(
+    Job *job, const void *grad_out, const Py_ssize_t *grad_out_strides, const void *weight,
+    const Py_ssize_t *weight_strides, const void *bias, void *x,
+) noexcept nogil:
+    cdef View gv, wv, bv, xv
+    if job.n == 0:
+        return OK
+    if grad_out == NULL or weight == NULL or x == NULL:
+        return BAD_ARGUMENT
+    if job.wide_stride:  # as slidedot.convolution._gradient_x
+        job.kernels = direct
+    gv, wv = outputs(job, grad_out, grad_out_strides), filters(job, weight, weight_strides)
+    bv, xv = laid_out(bias, job.itemsize, job.c, 1, 1, 1, NULL), images(job, x, NULL)
+    if not job.kernels.gradient_x(
+            &gv, &wv, &bv, &xv, &job.h, &job.w, job.groups, job.threads):
         return NO_MEMORY
     return OK
 
@@ -220,45 +305,41 @@ cdef int conv2d_gradient_x(
     const Conv2d *layer, const floating *grad_out, const Py_ssize_t *grad_out_strides,
     const floating *weight, const Py_ssize_t *weight_strides, floating *grad_x, int threads,
 ) noexcept nogil:
-    cdef const Conv2d *s = layer
-    cdef Py_ssize_t itemsize = sizeof(floating)
-    cdef View gv, wv, xv
     cdef Job job
-    if not check(&job, s, itemsize, threads):
+    if not check(&job, layer, sizeof(floating), threads):
         return BAD_ARGUMENT
-    if s.n == 0:
-        return OK
-    if grad_out == NULL or weight == NULL or grad_x == NULL:
+    return gradient_x(&job, grad_out, grad_out_strides, weight, weight_strides, NULL, grad_x)
+
+
+cdef int conv_transpose2d(
+    const ConvTranspose2d *layer, const floating *x, const Py_ssize_t *x_strides,
+    const floating *weight, const Py_ssize_t *weight_strides, const floating *bias, floating *y,
+    int threads,
+) noexcept nogil:
+    cdef Job job
+    if not check_transposed(&job, layer, sizeof(floating), threads):
         return BAD_ARGUMENT
-    if max(s.stride_h, s.stride_w) > 2:  # as slidedot.convolution._backward_kernels
-        job.kernels = direct
-    gv = laid_out(grad_out, itemsize, s.n, s.k, job.h.out, job.w.out, grad_out_strides)
-    wv = laid_out(weight, itemsize, s.k, s.c // s.groups, s.kh, s.kw, weight_strides)
-    xv = laid_out(grad_x, itemsize, s.n, s.c, s.h, s.w, NULL)
-    if not job.kernels.gradient_x(&gv, &wv, &xv, &job.h, &job.w, s.groups, job.threads):
-        return NO_MEMORY
-    return OK
+    return gradient_x(&job, x, x_strides, weight, weight_strides, bias, y)
 
 
 cdef int conv2d_gradient_weight(
     const Conv2d *layer, const floating *grad_out, const Py_ssize_t *grad_out_strides,
     const floating *x, const Py_ssize_t *x_strides, floating *grad_weight, int threads,
 ) noexcept nogil:
-    cdef const Conv2d *s = layer
-    cdef Py_ssize_t itemsize = sizeof(floating)
     cdef View gv, xv, wv
     cdef Job job
-    if not check(&job, s, itemsize, threads) or grad_weight == NULL:
+    if not check(&job, layer, sizeof(floating), threads) or grad_weight == NULL:
         return BAD_ARGUMENT
-    if s.n == 0:
-        memset(grad_weight, 0, s.k * (s.c // s.groups) * s.kh * s.kw * sizeof(floating))
+    if job.n == 0:
+        memset(grad_weight, 0, job.k * (job.c // job.groups) * layer.kh * layer.kw
+               * sizeof(floating))
         return OK
     if grad_out == NULL or x == NULL:
         return BAD_ARGUMENT
-    gv = laid_out(grad_out, itemsize, s.n, s.k, job.h.out, job.w.out, grad_out_strides)
-    xv = laid_out(x, itemsize, s.n, s.c, s.h, s.w, x_strides)
-    wv = laid_out(grad_weight, itemsize, s.k, s.c // s.groups, s.kh, s.kw, NULL)
-    if not job.kernels.gradient_weight(&gv, &xv, &wv, &job.h, &job.w, s.groups, job.threads):
+    gv, xv = outputs(&job, grad_out, grad_out_strides), images(&job, x, x_strides)
+    wv = filters(&job, grad_weight, NULL)
+    if not job.kernels.gradient_weight(
+            &gv, &xv, &wv, &job.h, &job.w, job.groups, job.threads):
         return NO_MEMORY
     return OK
 
@@ -267,20 +348,19 @@ cdef int conv2d_gradient_bias(
     const Conv2d *layer, const floating *grad_out, const Py_ssize_t *grad_out_strides,
     floating *grad_bias, int threads,
 ) noexcept nogil:
-    cdef const Conv2d *s = layer
-    cdef Py_ssize_t itemsize = sizeof(floating)
     cdef View gv, bv
     cdef Job job
-    if not check(&job, s, itemsize, threads) or grad_bias == NULL:
+    if not check(&job, layer, sizeof(floating), threads) or grad_bias == NULL:
         return BAD_ARGUMENT
-    if s.n == 0:
-        memset(grad_bias, 0, s.k * sizeof(floating))
+    if job.n == 0:
+        memset(grad_bias, 0, job.k * sizeof(floating))
         return OK
     if grad_out == NULL:
         return BAD_ARGUMENT
-    gv = laid_out(grad_out, itemsize, s.n, s.k, job.h.out, job.w.out, grad_out_strides)
-    bv = laid_out(grad_bias, itemsize, s.k, 1, 1, 1, NULL)
-    direct.gradient_bias(&gv, &bv, threads_for(<double> s.n * s.k * job.h.out * job.w.out, threads))
+    gv = outputs(&job, grad_out, grad_out_strides)
+    bv = laid_out(grad_bias, job.itemsize, job.k, 1, 1, 1, NULL)
+    threads = threads_for(<double> job.n * job.k * job.h.out * job.w.out, threads)
+    direct.gradient_bias(&gv, &bv, threads)
     return OK
 
 
@@ -380,7 +460,7 @@ cdef int convert(
     cdef Py_ssize_t rows, positions
     cdef View xv, cv
     cdef Axis h, w
-    if not check_windows(&h, &w, s, itemsize, threads):
+    if s.ceil_mode or not check_windows(&h, &w, s, itemsize, threads):
         return BAD_ARGUMENT
     positions = h.out * w.out
     if not (countable(1, s.c, s.kh, s.kw, 1)

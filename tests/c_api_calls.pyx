@@ -41,6 +41,19 @@ cdef sd.Conv2d conv(object numbers) except *:
     return s
 
 
+cdef sd.ConvTranspose2d transposed(object numbers) except *:
+    cdef sd.ConvTranspose2d s
+    sizes, others = numbers
+    s = sd.conv_transpose2d_of(
+        sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6])
+    s.stride_h, s.stride_w = others.get("stride", (1, 1))
+    s.top, s.bottom, s.left, s.right = others.get("padding", (0, 0, 0, 0))
+    s.output_padding_h, s.output_padding_w = others.get("output_padding", (0, 0))
+    s.dilation_h, s.dilation_w = others.get("dilation", (1, 1))
+    s.groups = others.get("groups", 1)
+    return s
+
+
 cdef sd.Windows windows(object numbers) except *:
     cdef sd.Windows s
     sizes, others = numbers
@@ -56,6 +69,12 @@ def conv2d_size(numbers):
     cdef sd.Conv2d s = conv(numbers)
     cdef Py_ssize_t oh = -1, ow = -1
     return sd.conv2d_size(&s, &oh, &ow), oh, ow
+
+
+def conv_transpose2d_size(numbers):
+    cdef sd.ConvTranspose2d s = transposed(numbers)
+    cdef Py_ssize_t oh = -1, ow = -1
+    return sd.conv_transpose2d_size(&s, &oh, &ow), oh, ow
 
 
 def windows_size(numbers):
@@ -124,6 +143,23 @@ def conv2d_gradient_bias(numbers, bint double, size_t g, gs, size_t bias, int th
             status = sd.conv2d_gradient_bias(&s, <const double *> g, of_g, <double *> bias, threads)
         else:
             status = sd.conv2d_gradient_bias(&s, <const float *> g, of_g, <float *> bias, threads)
+    return status
+
+
+def conv_transpose2d(numbers, bint double, size_t x, xs, size_t weight, ws, size_t bias, size_t y,
+                     int threads):
+    cdef sd.ConvTranspose2d s = transposed(numbers)
+    cdef Strides a = strides(xs), b = strides(ws)
+    cdef Py_ssize_t *of_x = a.of if xs else NULL
+    cdef Py_ssize_t *of_w = b.of if ws else NULL
+    cdef int status
+    with nogil:
+        if double:
+            status = sd.conv_transpose2d(&s, <const double *> x, of_x, <const double *> weight,
+                                         of_w, <const double *> bias, <double *> y, threads)
+        else:
+            status = sd.conv_transpose2d(&s, <const float *> x, of_x, <const float *> weight, of_w,
+                                         <const float *> bias, <float *> y, threads)
     return status
 
 

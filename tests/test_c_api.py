@@ -13,13 +13,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from checks import assert_same_bits
-from hypothesis import given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from strategies import (
     convolutions,
     plane_calls,
     pool_windows,
     reals,
+    transposed_convolutions,
     windows,
     winograd_windows,
 )
@@ -152,6 +153,38 @@ def test_winograd(calls, call, threads):
 
 
 @settings(max_examples=60)
+@given(call=transposed_convolutions(), threads=THREADS)
+def test_transposed_convolution(calls, dtype, call, threads):
+    x, weight, bias, _ = call.arrays(dtype, reals)
+    expected = sd.conv_transpose2d(
+        x, weight, bias, output_padding=call.output_padding, **call.options
+    )
+    x, weight = batched(x), _validation.plain(weight)
+    bias = None if bias is None else np.array(bias, dtype)
+    h, w = call.axes
+    extra = tuple(  # "same" adds pixels as well
+        a.size + a.before + a.after - (a.out - 1) * a.stride - a.span for a in (h, w)
+    )
+    assume(extra[0] < max(h.stride, h.dilation) and extra[1] < max(w.stride, w.dilation))
+    of = (
+        (*x.shape, expected.shape[-3], h.kernel, w.kernel),
+        {
+            "stride": (h.stride, w.stride),
+            "padding": (h.before, h.after, w.before, w.after),
+            "output_padding": extra,
+            "dilation": (h.dilation, w.dilation),
+            "groups": call.groups,
+        },
+    )
+    y = np.full(expected.shape, np.nan, dtype)
+    a, b = ((address(v), strides(v)) for v in (x, weight))
+    double = dtype == np.float64
+    assert calls.conv_transpose2d(of, double, *a, *b, address(bias), address(y), threads) == 0
+    assert_same_bits(y, expected)
+    assert calls.conv_transpose2d_size(of) == (0, *expected.shape[-2:])
+
+
+@settings(max_examples=60)
 @given(
     call=plane_calls(pool_windows()),
     index=st.sampled_from([np.int32, np.int64]),
@@ -206,6 +239,24 @@ def test_columns(calls, dtype, call, threads):
     assert_same_bits(back, image)
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+def test_steps_that_are_never_taken(foreign, groups):
+    """One window, or one tap: how far the next one would be does not matter."""
+    rng = np.random.default_rng(0)
+    x, grad_out = rng.standard_normal((2, 1, 2, 6, 6))[:, :, :, :5, :4], np.ones((1, 2, 1, 1))
+    weight = rng.standard_normal((2, 2 // groups, 3, 1))
+    stride, dilation = (2**62, 2**62), (1, 2**62)
+    steps = {"stride": stride, "dilation": dilation, "groups": groups}
+    expected = sd.conv2d(x[0], weight, **steps)
+    grads = sd.conv2d_backward(grad_out[:, :, :1, :1], x[0], weight, **steps)
+    of, y, for_x = ((1, 2, 5, 4, 2, 3, 1), steps), np.empty_like(expected), np.empty(x[0].shape)
+    a, b, g = address(x[0]), address(weight), address(grad_out)
+    assert foreign.calls.conv2d(of, True, a, strides(x[0]), b, None, 0, address(y), 0, 1) == 0
+    assert_same_bits(y, expected)
+    assert foreign.calls.conv2d_gradient_x(of, True, g, None, b, None, address(for_x), 1) == 0
+    assert_same_bits(for_x, grads.x)
+
+
 # ---------------------------------------------------------------------------------- refusals
 
 SSIZE_MAX = geometry.SSIZE_MAX
@@ -242,6 +293,8 @@ def countable(*shape):
 @given(
     sizes=st.tuples(*[NUMBERS] * 7), groups=st.sampled_from([1, 1, 1, 2, 3, 0, -1]), window=WINDOW
 )
+@example(sizes=(1, 1, 7, 7, 1, 3, 3), groups=1, window={"padding": (SSIZE_MAX, SSIZE_MAX, 0, 0)})
+@example(sizes=(1, 1, 7, 7, 1, 2**31, 2**31), groups=1, window={"padding": (0, 2**31, 0, 2**31)})
 def test_convolutions_that_fit_are_those_of_python(foreign, sizes, groups, window):
     n, c, h, w, k, kh, kw = sizes
     layer = None
@@ -273,6 +326,35 @@ def test_windows_that_fit_are_those_of_python(foreign, sizes, ceil_mode, window)
         if countable(n, c, h, w) and countable(n, c, *out):
             expected = 0, *out
     assert foreign.calls.windows_size((sizes, {**window, "ceil_mode": ceil_mode})) == expected
+
+
+@settings(max_examples=400)
+@given(
+    sizes=st.tuples(*[NUMBERS] * 7),
+    groups=st.sampled_from([1, 1, 1, 2, 3, 0, -1]),
+    window=WINDOW,
+    extra=st.just((0, 0)) | STEPS,
+)
+def test_transposed_convolutions_that_fit_are_those_of_python(
+    foreign, sizes, groups, window, extra
+):
+    n, c, h, w, k, kh, kw = sizes
+    layer = None
+    if n >= 0 and min(c, h, w, k, groups) >= 1 and k % groups == 0:
+        weight_shape = c, k // groups, kh, kw
+        layer = in_python(
+            lambda stride, padding, dilation: convolution._transposed_layer(
+                "test", (n, c, h, w), weight_shape, stride, padding, extra, dilation, groups
+            ),
+            **window,
+        )
+    expected = foreign.calls.STATUS["BAD_ARGUMENT"], -1, -1
+    if layer is not None:
+        out = layer.h.size, layer.w.size
+        if all(countable(*shape) for shape in ((n, c, h, w), weight_shape, (n, k, *out))):
+            expected = 0, *out
+    window = {**window, "groups": groups, "output_padding": extra}
+    assert foreign.calls.conv_transpose2d_size((sizes, window)) == expected
 
 
 SMALL = st.tuples(st.integers(1, 9), st.integers(1, 9))
@@ -314,6 +396,9 @@ def call_each(calls, first, second, result, conv=CONV, windows=WINDOWS, threads=
             conv, 1, first, None, second, None, result, threads
         ),
         "gradient bias": calls.conv2d_gradient_bias(conv, 1, first, None, result, threads),
+        "transposed": calls.conv_transpose2d(
+            conv, 1, first, None, second, None, 0, result, threads
+        ),
         "max pooling": calls.max_pool2d(windows, 1, first, None, result, 0, 1, threads),
         "its gradient": calls.max_pool2d_backward(windows, 1, first, second, result, 1, threads),
         "im2col": calls.im2col(windows, 1, first, None, result, threads),
@@ -322,7 +407,7 @@ def call_each(calls, first, second, result, conv=CONV, windows=WINDOWS, threads=
 
 
 #: The functions of `call_each` that have a second input.
-OF_TWO = {"conv2d", "gradient x", "gradient weight", "its gradient"}
+OF_TWO = {"conv2d", "gradient x", "gradient weight", "transposed", "its gradient"}
 
 
 @pytest.mark.parametrize(
@@ -333,7 +418,7 @@ OF_TWO = {"conv2d", "gradient x", "gradient weight", "its gradient"}
         {"threads": _threads.MAX_THREADS + 1},
         {"conv": ((-1, *CONV[0][1:]), {}), "windows": ((-1, *WINDOWS[0][1:]), {})},
         {"conv": (CONV[0], {"stride": (0, 1)}), "windows": (WINDOWS[0], {"stride": (1, 0)})},
-        {"conv": ((*CONV[0][:5], 9, 3), {}), "windows": ((*WINDOWS[0][:5], 9), {})},
+        {"conv": ((*CONV[0][:5], 0, 3), {}), "windows": ((*WINDOWS[0][:5], 9), {})},
     ],
     ids=repr,
 )
@@ -406,7 +491,7 @@ def test_an_empty_batch(foreign):
 #: The functions of a family's table, and how many pointers, sizes and ints each takes.
 ENTRIES = {
     "forward": (7, 1, 2),
-    "gradient_x": (5, 1, 1),
+    "gradient_x": (6, 1, 1),
     "gradient_weight": (5, 1, 1),
     "gradient_bias": (2, 0, 1),
 }
@@ -498,18 +583,23 @@ def test_kernels_and_threads_are_chosen_as_in_python(
         foreign.calls.conv2d_gradient_x(of, double, 8, None, 8, None, 8, threads)
         foreign.calls.conv2d_gradient_weight(of, double, 8, None, 8, None, 8, threads)
         foreign.calls.conv2d_gradient_bias(of, double, 8, None, 8, threads)
+        if algorithm == "auto":  # the transposed one knows no other; from the output's size back
+            back = (batch, outputs * groups, *out, channels * groups, *kernel), of[1]
+            foreign.calls.conv_transpose2d(back, double, 8, None, 8, None, 0, 8, threads)
+    for_x = "convolution" if max(stride) > 2 else family
     assert notes == [
         (family, "forward", most),
-        ("convolution" if max(stride) > 2 else family, "gradient_x", most),
+        (for_x, "gradient_x", most),
         (family, "gradient_weight", most),
         ("convolution", "gradient_bias", most_for_bias),
+        *([(for_x, "gradient_x", most)] if algorithm == "auto" else []),
     ]
 
 
 def test_no_memory_for_the_workspace(foreign):
     with noted(answer=False):
         statuses = call_each(foreign.calls, 8, 8, 8, windows=((0, *WINDOWS[0][1:]), {}))
-    for name in ("conv2d", "gradient x", "gradient weight"):
+    for name in ("conv2d", "gradient x", "gradient weight", "transposed"):
         assert statuses[name] == foreign.calls.STATUS["NO_MEMORY"]
 
 

@@ -58,13 +58,37 @@ cdef inline Conv2d conv2d_of(
     return layer
 
 
+cdef struct ConvTranspose2d:  # x (n, c, h, w) -> y (n, k, oh, ow), weight (c, k / groups, kh, kw)
+    Py_ssize_t n, c, h, w                # n may be 0
+    Py_ssize_t k, kh, kw
+    Py_ssize_t stride_h, stride_w
+    Py_ssize_t top, bottom, left, right  # rows and columns that are cut from the result
+    Py_ssize_t output_padding_h, output_padding_w  # less than the stride or the dilation
+    Py_ssize_t dilation_h, dilation_w
+    Py_ssize_t groups
+
+
+cdef inline ConvTranspose2d conv_transpose2d_of(
+    Py_ssize_t n, Py_ssize_t c, Py_ssize_t h, Py_ssize_t w, Py_ssize_t k, Py_ssize_t kh,
+    Py_ssize_t kw,
+) noexcept nogil:
+    """Stride and dilation 1, no padding, one group: set what is otherwise."""
+    cdef ConvTranspose2d layer
+    layer.n, layer.c, layer.h, layer.w = n, c, h, w
+    layer.k, layer.kh, layer.kw = k, kh, kw
+    layer.stride_h = layer.stride_w = layer.dilation_h = layer.dilation_w = layer.groups = 1
+    layer.top = layer.bottom = layer.left = layer.right = 0
+    layer.output_padding_h = layer.output_padding_w = 0
+    return layer
+
+
 cdef struct Windows:  # of kh x kw taps over x (n, c, h, w), oh x ow of them: pooling and columns
     Py_ssize_t n, c, h, w                # n may be 0
     Py_ssize_t kh, kw
     Py_ssize_t stride_h, stride_w
     Py_ssize_t top, bottom, left, right
     Py_ssize_t dilation_h, dilation_w
-    bint ceil_mode                       # a last window may hang over the end, if it starts inside
+    bint ceil_mode  # pooling only: a last window may hang over the end, if it starts inside
 
 
 cdef inline Windows windows_of(
@@ -82,6 +106,8 @@ cdef inline Windows windows_of(
 
 # The output's height and width.
 cdef int conv2d_size(const Conv2d *layer, Py_ssize_t *oh, Py_ssize_t *ow) noexcept nogil
+cdef int conv_transpose2d_size(
+    const ConvTranspose2d *layer, Py_ssize_t *oh, Py_ssize_t *ow) noexcept nogil
 cdef int windows_size(const Windows *windows, Py_ssize_t *oh, Py_ssize_t *ow) noexcept nogil
 
 # slidedot.conv2d; `bias` (k) may be NULL. With `relu` y = max(y, 0).
@@ -103,6 +129,13 @@ cdef int conv2d_gradient_weight(
 cdef int conv2d_gradient_bias(
     const Conv2d *layer, const floating *grad_out, const Py_ssize_t *grad_out_strides,
     floating *grad_bias, int threads,
+) noexcept nogil
+
+# slidedot.conv_transpose2d; `bias` (k) may be NULL. Its gradients are a convolution's.
+cdef int conv_transpose2d(
+    const ConvTranspose2d *layer, const floating *x, const Py_ssize_t *x_strides,
+    const floating *weight, const Py_ssize_t *weight_strides, const floating *bias, floating *y,
+    int threads,
 ) noexcept nogil
 
 # slidedot.max_pool2d: x -> y and argmax (n, c, oh, ow), the latter h * w + w of each maximum;
