@@ -418,6 +418,10 @@ OF_TWO = {"conv2d", "gradient x", "gradient weight", "transposed", "its gradient
         {"threads": _threads.MAX_THREADS + 1},
         {"conv": ((-1, *CONV[0][1:]), {}), "windows": ((-1, *WINDOWS[0][1:]), {})},
         {"conv": (CONV[0], {"stride": (0, 1)}), "windows": (WINDOWS[0], {"stride": (1, 0)})},
+        {  # weights and columns that no memory holds
+            "conv": ((*CONV[0][:5], 2**31, 2**31), {"padding": (0, 2**31, 0, 2**31)}),
+            "windows": ((*WINDOWS[0][:4], 2**31, 2**31), {"padding": (0, 2**31, 0, 2**31)}),
+        },
         {"conv": ((*CONV[0][:5], 0, 3), {}), "windows": ((*WINDOWS[0][:5], 9), {})},
     ],
     ids=repr,
@@ -427,6 +431,15 @@ def test_wrong_numbers_write_nothing(foreign, wrong):
     statuses = call_each(foreign.calls, address(a), address(a), address(y), **wrong)
     assert set(statuses.values()) == {foreign.calls.STATUS["BAD_ARGUMENT"]}, statuses
     assert np.isnan(y).all()
+
+
+def test_columns_have_no_ceil_mode(foreign):
+    a, y = np.zeros(2**14), np.full(2**14, np.nan)
+    windows = WINDOWS[0], {"ceil_mode": True}
+    statuses = call_each(foreign.calls, address(a), address(a), address(y), windows=windows)
+    refused = {name for name, status in statuses.items() if status != 0}
+    assert refused == {"im2col", "col2im"}
+    assert statuses["im2col"] == foreign.calls.STATUS["BAD_ARGUMENT"]
 
 
 @pytest.mark.parametrize("null", range(3))
