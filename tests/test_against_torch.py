@@ -23,9 +23,12 @@ from strategies import (
     pool_windows,
     reals,
     search,
+    signs,
     transposed_convolutions,
     windows,
+    winograd_windows,
 )
+from test_winograd import assert_within, bounds
 
 import slidedot as sd
 
@@ -38,7 +41,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel:UserWarning"),
 ]
 
-#: The default, which takes "direct" on as few channels as are drawn, and the matrix product.
+#: The default, which takes "direct" on as few channels as are drawn, and the matrix product, on
+#: integers only.
 ALGORITHMS = ("auto", "im2col")
 
 
@@ -104,9 +108,8 @@ def conv2d(call, dtype):
     wide = tensors(arrays, np.float64)
     expected = relu(torch_conv2d(call, *wide))
     magnitude = torch_conv2d(call, *(None if a is None else a.abs() for a in wide))
-    for algorithm in ALGORITHMS:
-        y = sd.conv2d(*arrays, algorithm=algorithm, **keywords)
-        assert_sums_close(y, expected.numpy(), magnitude.numpy(), call.terms["y"])
+    y = sd.conv2d(*arrays, **keywords)
+    assert_sums_close(y, expected.numpy(), magnitude.numpy(), call.terms["y"])
 
 
 def conv2d_backward(call, dtype):
@@ -121,10 +124,9 @@ def conv2d_backward(call, dtype):
     wide = tensors((grad_out, x, weight), np.float64)
     expected = torch_conv2d_backward(call, *wide)
     magnitude = torch_conv2d_backward(call, *(a.detach().abs() for a in wide))
-    for algorithm in ALGORITHMS:
-        grads = sd.conv2d_backward(grad_out, x, weight, algorithm=algorithm, **call.options)
-        for name, *sums in zip(grads._fields, grads, expected, magnitude, strict=True):
-            assert_sums_close(*sums, call.terms[name])
+    grads = sd.conv2d_backward(grad_out, x, weight, **call.options)
+    for name, *sums in zip(grads._fields, grads, expected, magnitude, strict=True):
+        assert_sums_close(*sums, call.terms[name])
 
 
 def torch_conv_transpose2d(call, x, weight, bias):
@@ -291,6 +293,28 @@ def test_agrees_on_drawn_calls(operation, combinations):
     check()
     combinations("torch", operation, agreed)
     assert len(agreed) >= SHARE
+
+
+@given(
+    call=convolutions(winograd_windows()),
+    channels=st.tuples(st.integers(16, 20), st.integers(16, 20)),
+)
+def test_agrees_where_the_default_is_winograds_algorithm(call, channels):
+    """Within the bound of its transforms; see test_winograd.py."""
+    call = replace(call, channels=channels, groups=1)
+    x, weight, bias, grad_out = call.arrays(np.dtype(np.float32), signs)
+    plan = sd.Conv2dPlan(weight, bias, activation=call.activation, **call.options)
+    assume(plan.algorithm(call.windows.size) == "winograd")
+    limits = bounds(call, x, weight, bias, grad_out)
+    y = torch_conv2d(call, *tensors((x, weight, bias), np.float64))
+    y = (F.relu(y) if call.activation else y).numpy()
+    for result in (sd.conv2d(x, weight, bias, activation=call.activation, **call.options), plan(x)):
+        assert_within(result, y, limits["y"])
+    expected = torch_conv2d_backward(call, *tensors((grad_out, x, weight), np.float64))
+    grads = sd.conv2d_backward(grad_out, x, weight, **call.options)
+    assert_within(grads.x, expected[0], limits["x"])
+    assert_within(grads.weight, expected[1], limits["weight"])
+    assert_same(grads.bias, expected[2].astype(np.float32))
 
 
 # ------------------------------------------------------------------------ all small axes
