@@ -28,7 +28,7 @@ def test_import_pulls_in_nothing_but_numpy():
     result = subprocess.run(
         [sys.executable, "-c", ADDED], capture_output=True, text=True, timeout=120
     )
-    assert result.stdout.split() == ["slidedot"], result.stderr
+    assert set(result.stdout.split()) - {"numpy"} == {"slidedot"}, result.stderr
 
 
 def test_metadata():
