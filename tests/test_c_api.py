@@ -5,6 +5,7 @@ import ctypes
 import importlib.util
 import math
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -33,35 +34,33 @@ pytest.importorskip("Cython")  # the interface is for those who have it, and a c
 pytest.importorskip("setuptools")
 
 ROOT = Path(__file__).resolve().parents[1]
-MODULES = {"calls": ROOT / "tests" / "c_api_calls.pyx", "block": ROOT / "examples/c_api/block.pyx"}
 
-SETUP = """
-from Cython.Build import cythonize
-from setuptools import setup
-
-setup(name="foreign", ext_modules=cythonize(["calls.pyx", "block.pyx"], nthreads=2))
-"""
+#: What is built, from what, and how.
+BUILDS = {
+    "calls": (ROOT / "tests" / "c_api_calls.pyx", ["-m", "Cython.Build.Cythonize", "-iq"]),
+    "block": (ROOT / "examples" / "c_api" / "block.pyx", ["setup.py", "-q", "build_ext", "-i"]),
+}
 
 
 @pytest.fixture(scope="module")
 def foreign(tmp_path_factory):
     """Two modules built against the package that is tested: the calls, and the docs' example."""
-    folder = tmp_path_factory.mktemp("foreign")
-    for name, source in MODULES.items():
-        (folder / f"{name}.pyx").write_text(source.read_text("utf-8"), "utf-8")
-    (folder / "setup.py").write_text(SETUP, "utf-8")
     installed = str(Path(sd.__file__).parents[1])
     path = os.pathsep.join(filter(None, [installed, os.environ.get("PYTHONPATH")]))
-    flags = {"CFLAGS": "-O1"}  # what they call has been compiled
-    subprocess.run(
-        [sys.executable, "setup.py", "-q", "build_ext", "--inplace", "--parallel", "2"],
-        cwd=folder,
-        env=os.environ | flags | {"PYTHONPATH": path},
-        check=True,
-        timeout=300,
-    )
+    environment = os.environ | {"PYTHONPATH": path, "CFLAGS": "-O1"}  # the kernels are compiled
+    builds = {}
+    for name, (source, command) in BUILDS.items():
+        folder = tmp_path_factory.mktemp(name)
+        shutil.copy(source, folder / f"{name}.pyx")
+        if "setup.py" in command:
+            shutil.copy(source.parent / "setup.py", folder)
+        else:
+            command = [*command, f"{name}.pyx"]
+        process = subprocess.Popen([sys.executable, *command], cwd=folder, env=environment)
+        builds[name] = process, folder
     modules = {}
-    for name in MODULES:
+    for name, (process, folder) in builds.items():
+        assert process.wait(300) == 0
         (built,) = [p for p in folder.glob(f"{name}.*") if p.suffix in (".so", ".pyd")]
         spec = importlib.util.spec_from_file_location(name, built)
         modules[name] = importlib.util.module_from_spec(spec)
