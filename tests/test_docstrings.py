@@ -72,9 +72,16 @@ def test_a_summary_comes_first(value):
 def test_a_function_says_what_goes_in_and_out(value):
     found = sections(value)
     assert sorted(names(found.get("Parameters", ""))) == sorted(parameters(value))
-    if inspect.signature(value).return_annotation is not None:
+    if value.__annotations__["return"] != "None":
         assert found["Returns"].strip()
     assert ">>> " in found["Examples"]
+
+
+@pytest.mark.parametrize("value", FUNCTIONS.values(), ids=FUNCTIONS)
+def test_hints_are_shown_as_written(value):
+    hints = inspect.unwrap(value).__annotations__
+    assert sorted(hints) == sorted([*parameters(value), "return"])
+    assert all(isinstance(hint, str) for hint in hints.values())
 
 
 @pytest.mark.parametrize("value", CLASSES.values(), ids=CLASSES)

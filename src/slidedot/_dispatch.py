@@ -1,5 +1,7 @@
 """Pick the CPU level once, at import: the best one that was built and that this CPU runs."""
 
+from __future__ import annotations
+
 import importlib
 import importlib.util
 import os

@@ -1,5 +1,7 @@
 """How many threads a kernel takes, and what happens after a fork."""
 
+from __future__ import annotations
+
 import contextlib
 import os
 import threading

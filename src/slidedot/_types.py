@@ -1,4 +1,7 @@
-"""Types for hints: arrays, words and layers; sizes and paddings have theirs in `geometry`."""
+"""Types for hints: arrays, words and layers; sizes and paddings have theirs in `geometry`.
+
+Whoever uses them imports annotations from the future, so that ``help`` shows their names.
+"""
 
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 

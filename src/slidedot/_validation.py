@@ -4,6 +4,8 @@ Each check names the function, the argument and its value, and none of them allo
 writes. Numbers are checked in `slidedot.geometry`, which needs them for its own functions.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Collection, Iterable
 from typing import Any, TypeVar

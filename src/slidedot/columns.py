@@ -1,5 +1,7 @@
 """im2col and col2im: what each window sees, as the columns of a matrix, and the way back."""
 
+from __future__ import annotations
+
 from numpy.typing import NDArray
 
 from slidedot import _dispatch, _threads, _validation

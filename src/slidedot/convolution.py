@@ -1,5 +1,7 @@
 """Convolution, as in the lecture: slide the filter over the image and take dot products."""
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple, SupportsIndex
@@ -490,7 +492,7 @@ class Conv2dPlan:
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state, _kernels=_dispatch.kernels, _packed={})
 
-    def _variant(self, padding: Padding, algorithm: Algorithm) -> "Conv2dPlan":
+    def _variant(self, padding: Padding, algorithm: Algorithm) -> Conv2dPlan:
         """Return a plan with another padding and algorithm, which shares the prepared weight."""
         stride, _, dilation, groups = self._window
         plan = object.__new__(Conv2dPlan)

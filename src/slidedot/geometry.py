@@ -5,6 +5,8 @@ An image axis of ``size`` pixels gets ``before`` and ``after`` pixels of padding
 follows from these numbers alone is here, and nothing else: no arrays, no NumPy.
 """
 
+from __future__ import annotations
+
 import operator
 import reprlib
 from collections.abc import Callable, Iterable, Sequence

@@ -11,6 +11,8 @@ One training step, with `slidedot.optim`::
     optimizer.step()
 """
 
+from __future__ import annotations
+
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence

@@ -4,6 +4,8 @@ An optimizer reads ``layer.parameters()`` and ``layer.grads`` at each step, so i
 ``load_state_dict``. The rules are those of ``torch.optim``.
 """
 
+from __future__ import annotations
+
 import math
 import numbers
 from abc import ABC, abstractmethod

@@ -1,5 +1,7 @@
 """Max pooling with the place of each maximum, and its gradient."""
 
+from __future__ import annotations
+
 from typing import Any, Literal, overload
 
 import numpy as np

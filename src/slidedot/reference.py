@@ -13,6 +13,8 @@ error but that rounding, and a float64 result has the error of a plain sum. What
 compared (columns, maxima) stays exact.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple

@@ -10,6 +10,8 @@ The module needs NumPy alone; ``pip install "slidedot[tiled]"`` brings tqdm, whi
 progress bar, and Dask, which deals out the tiles of its arrays to threads, processes or machines.
 """
 
+from __future__ import annotations
+
 import copy
 import functools
 import itertools

@@ -5,6 +5,8 @@ one activation back to the pixels. The layers themselves are left alone: copies 
 parameters do the work, so a model may be in the middle of a training step.
 """
 
+from __future__ import annotations
+
 import copy
 import math
 from typing import Any, NamedTuple, SupportsIndex
