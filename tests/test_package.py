@@ -16,7 +16,7 @@ FOLDER = Path(sd.__file__).parent
 #: file, as Cython's own, are part of their importer.
 ADDED = """
 import sys
-import numpy
+import numpy.typing
 before = set(sys.modules)
 import slidedot
 added = {name for name in set(sys.modules) - before if getattr(sys.modules[name], "__file__", None)}
