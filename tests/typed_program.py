@@ -8,6 +8,7 @@ from typing_extensions import assert_type
 
 import slidedot as sd
 from slidedot.layers import Conv2d, Flatten, Linear, MaxPool2d, ReLU, Sequential
+from slidedot.visualize import project, top_activations
 
 Single = NDArray[np.float32]
 Double = NDArray[np.float64]
@@ -72,6 +73,9 @@ def network() -> None:
     model.load_state_dict({name: array.tolist() for name, array in state.items()})
     assert_type(Linear(2, 1).weight, NDArray[np.floating[Any]])
     assert_type(model.summary((1, 4, 4)), str)
+    top = top_activations(model, images, 0, k=2)
+    assert_type(top.images, Places)
+    assert_type(project(model, images, 0, 1), Single)
 
 
 def refused(x: Single, weight: Single) -> None:
