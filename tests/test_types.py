@@ -2,6 +2,7 @@
 
 import os
 import runpy
+import site
 import subprocess
 import sys
 from pathlib import Path
@@ -19,8 +20,10 @@ def test_the_package_says_that_it_is_typed():
 
 def test_mypy_agrees_with_a_users_program(tmp_path):
     pytest.importorskip("mypy")
-    # mypy looks for the package where this run found it, which an editable install hides
-    environment = os.environ | {"MYPYPATH": str(Path(sd.__file__).parents[1])}
+    environment = dict(os.environ)
+    folder = str(Path(sd.__file__).parents[1])
+    if folder not in site.getsitepackages():  # an editable install, which mypy does not find
+        environment["MYPYPATH"] = folder
     arguments = ["--strict", "--config-file=", f"--cache-dir={tmp_path}", str(PROGRAM)]
     result = subprocess.run(
         [sys.executable, "-m", "mypy", *arguments],
