@@ -398,6 +398,8 @@ def test_a_scheduler_computes(scheduler):
         assert_same_bits(tiled.apply(model, image, (7, 12)).compute(), expected)
 
 
+# distributed warns where a folder or a process takes a second to come up, as on a busy machine
+@pytest.mark.filterwarnings("default")
 def test_a_cluster_computes(tmp_path):
     """Two processes; the result goes to a file of this one's, then to files of the workers'."""
     array = dask_array()
