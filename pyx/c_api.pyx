@@ -17,6 +17,8 @@ from views cimport Axis, View, settle
 from slidedot import _dispatch, _threads
 from slidedot.convolution import _DEPTHWISE_STEP
 
+__all__: list[str] = []  # all that it offers is C's
+
 cdef extern from "Python.h":
     const Py_ssize_t PY_SSIZE_T_MAX
 
