@@ -124,10 +124,12 @@ SD_DEFINE_GREATER(sd_double, sd_doubles, ((a > b) & (sd_mask64)a) | (~(a > b) & 
         }                                                                                          \
     }                                                                                              \
                                                                                                    \
-    /* The gradient of `quads`: each value to its place in its window, zeros beside it. Returns    \
-       whether all places lie in their windows; if not, what was written is of no use. */          \
-    static int NAME##_unquads(T *x, ptrdiff_t x_pitch, const T *g, const int32_t *argmax,          \
+    /* The inverse of `quads`: each value to its place in its window, or, to `add`, on the zero    \
+       there, and zeros beside it. Returns whether all places lie in their windows; if not, what   \
+       was written is of no use. */                                                                \
+    static int NAME##_unquads(int add, T *x, ptrdiff_t x_pitch, const T *g, const int32_t *argmax, \
                               ptrdiff_t g_pitch, ptrdiff_t rows, ptrdiff_t count) {                \
+        const VEC none = add ? (VEC){0} : -(VEC){0}; /* 0 + -0 is 0 */                             \
         NAME##_places ramp = NAME##_ramp(0, 2);                                                    \
         MASK outside = {0};                                                                        \
         if (count < LANES) return 0;                                                               \
@@ -142,7 +144,7 @@ SD_DEFINE_GREATER(sd_double, sd_doubles, ((a > b) & (sd_mask64)a) | (~(a > b) & 
                 SD_UNROLL for (int i = 0; i < 2; i++) {                                            \
                     MASK left = place == (PLACE)(i * x_pitch);                                     \
                     MASK right = place == (PLACE)(i * x_pitch + 1);                                \
-                    VEC l = (VEC)(value & left) + 0, r = (VEC)(value & right) + 0; /* no -0 */     \
+                    VEC l = (VEC)(value & left) + none, r = (VEC)(value & right) + none;           \
                     NAME##_zip(l, r, &l, &r);                                                      \
                     NAME##_store(x + i * x_pitch + 2 * o, l);                                      \
                     NAME##_store(x + i * x_pitch + 2 * o + LANES, r);                              \

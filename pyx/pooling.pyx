@@ -1,4 +1,4 @@
-"""Max pooling, forward with or without the place of each maximum, and backward.
+"""Max pooling, forward with or without the place of each maximum, backward, and unpooling.
 
 Forward: the maxima across, of each row of the input that a band of outputs needs, then down these
 rows. A strict > keeps the first of equals across, and down, which is row-major order. A NaN beats
@@ -8,6 +8,7 @@ the input are taken at once.
     Loops: plane, block of columns, band of rows; rows of the input, rows of the output.
 Backward: a few planes in step, each gradient is added at its stored place, in row-major order;
 where the sizes and all indices are those of 2x2 windows, comparisons say where each value goes.
+Unpooling: the same with values, each of which is stored, the last one over those before it.
 """
 
 from cpython.pycapsule cimport PyCapsule_New
@@ -30,8 +31,8 @@ cdef extern from "pooling.h" nogil:
         float *y, int32_t *argmax, Py_ssize_t y_pitch, Py_ssize_t rows, const float *x,
         Py_ssize_t x_pitch, uint32_t unit, uint32_t first, Py_ssize_t count)
     bint sd_float_unquads(
-        float *x, Py_ssize_t x_pitch, const float *g, const int32_t *argmax, Py_ssize_t g_pitch,
-        Py_ssize_t rows, Py_ssize_t count)
+        bint add, float *x, Py_ssize_t x_pitch, const float *g, const int32_t *argmax,
+        Py_ssize_t g_pitch, Py_ssize_t rows, Py_ssize_t count)
     bint sd_float_across(
         int safe, int step, int fixed, float *m, uint32_t *a, Py_ssize_t pitch, Py_ssize_t rows,
         const uint32_t *start, const float *x, Py_ssize_t x_pitch, Py_ssize_t pixels,
@@ -40,8 +41,8 @@ cdef extern from "pooling.h" nogil:
         double *y, int32_t *argmax, Py_ssize_t y_pitch, Py_ssize_t rows, const double *x,
         Py_ssize_t x_pitch, uint64_t unit, uint64_t first, Py_ssize_t count)
     bint sd_double_unquads(
-        double *x, Py_ssize_t x_pitch, const double *g, const int32_t *argmax, Py_ssize_t g_pitch,
-        Py_ssize_t rows, Py_ssize_t count)
+        bint add, double *x, Py_ssize_t x_pitch, const double *g, const int32_t *argmax,
+        Py_ssize_t g_pitch, Py_ssize_t rows, Py_ssize_t count)
     bint sd_double_across(
         int safe, int step, int fixed, double *m, uint64_t *a, Py_ssize_t pitch, Py_ssize_t rows,
         const uint64_t *start, const double *x, Py_ssize_t x_pitch, Py_ssize_t pixels,
@@ -373,7 +374,7 @@ cdef bint max_planes(
     return True
 
 
-# ------------------------------------------------------------------------------------ backward
+# ------------------------------------------------------------------------------------ to places
 
 
 cdef struct Plane:  # sizes of the input's and the output's
@@ -381,17 +382,17 @@ cdef struct Plane:  # sizes of the input's and the output's
 
 
 cdef inline bint unquads(
-    floating *x, const floating *grad_out, const index_t *argmax, Plane *s
+    floating *x, const floating *values, const index_t *argmax, Plane *s, bint add
 ) noexcept nogil:
-    """The gradient of 2x2 windows, as by their sizes these may be; returns whether they were."""
+    """Back into 2x2 windows, as by their sizes these may be; returns whether they were."""
     cdef Py_ssize_t row, width = s.ow * 2
     cdef bint inside = False
     if s.h // 2 != s.oh or s.w // 2 != s.ow or index_t is int64_t or s.h * s.w > INT32_MAX:
         return False
     if floating is float:
-        inside = sd_float_unquads(x, s.w, grad_out, <const int32_t *> argmax, s.ow, s.oh, s.ow)
+        inside = sd_float_unquads(add, x, s.w, values, <int32_t *> argmax, s.ow, s.oh, s.ow)
     else:
-        inside = sd_double_unquads(x, s.w, grad_out, <const int32_t *> argmax, s.ow, s.oh, s.ow)
+        inside = sd_double_unquads(add, x, s.w, values, <int32_t *> argmax, s.ow, s.oh, s.ow)
     if width < s.w:
         for row in range(s.h):
             x[row * s.w + width] = 0
@@ -400,36 +401,41 @@ cdef inline bint unquads(
 
 
 cdef void scatter_group(
-    floating *x, const floating *grad_out, const index_t *argmax, Py_ssize_t planes, Plane *s
+    floating *x, const floating *values, const index_t *argmax, Py_ssize_t planes, Plane *s,
+    bint add,
 ) noexcept nogil:
     """A few planes in step: an addition to a pixel waits for the last one to it, and the other
-    planes' additions fill that time."""
+    planes' additions fill that time. Where it is not to `add`, the last one stays."""
     cdef Py_ssize_t o, p, pixels = s.h * s.w, outputs = s.oh * s.ow
     for p in range(planes):
-        if not unquads(x + p * pixels, grad_out + p * outputs, argmax + p * outputs, s):
+        if not unquads(x + p * pixels, values + p * outputs, argmax + p * outputs, s, add):
             break
     else:
         return
     memset(x, 0, planes * pixels * sizeof(floating))
-    if planes == TOGETHER:
+    if not add:
+        for p in range(planes):
+            for o in range(outputs):
+                x[p * pixels + argmax[p * outputs + o]] = values[p * outputs + o]
+    elif planes == TOGETHER:
         for o in range(outputs):
             for p in range(TOGETHER):
-                x[p * pixels + argmax[p * outputs + o]] += grad_out[p * outputs + o]
+                x[p * pixels + argmax[p * outputs + o]] += values[p * outputs + o]
     else:
         for p in range(planes):
             for o in range(outputs):
-                x[p * pixels + argmax[p * outputs + o]] += grad_out[p * outputs + o]
+                x[p * pixels + argmax[p * outputs + o]] += values[p * outputs + o]
 
 
 cdef void scatter_planes(
-    floating *x, const floating *grad_out, const index_t *argmax, Py_ssize_t planes, Plane *s,
-    int threads,
+    floating *x, const floating *values, const index_t *argmax, Py_ssize_t planes, Plane *s,
+    bint add, int threads,
 ) noexcept nogil:
     cdef Py_ssize_t group, first
     for group in prange(parts(planes, TOGETHER), num_threads=threads, schedule="static"):
         first = group * TOGETHER
-        scatter_group(x + first * s.h * s.w, grad_out + first * s.oh * s.ow,
-                      argmax + first * s.oh * s.ow, min(TOGETHER, planes - first), s)
+        scatter_group(x + first * s.h * s.w, values + first * s.oh * s.ow,
+                      argmax + first * s.oh * s.ow, min(TOGETHER, planes - first), s, add)
 
 
 cdef bint run_max_forward(
@@ -461,30 +467,38 @@ def max_forward(x, y, argmax, rows, columns, int threads):
     return done
 
 
-cdef void run_max_backward(View *grad_out, View *argmax, View *x, int threads) noexcept nogil:
-    cdef Py_ssize_t planes = grad_out.size[0] * grad_out.size[1]
+cdef void run_scatter(
+    View *values, View *argmax, View *x, bint add, int threads,
+) noexcept nogil:
+    cdef Py_ssize_t planes = values.size[0] * values.size[1]
     cdef Plane s
-    s.h, s.w, s.oh, s.ow = x.size[2], x.size[3], grad_out.size[2], grad_out.size[3]
+    s.h, s.w, s.oh, s.ow = x.size[2], x.size[3], values.size[2], values.size[3]
     if x.itemsize == sizeof(float):
         if argmax.itemsize == sizeof(int32_t):
-            scatter_planes(<float *> x.data, <float *> grad_out.data, <int32_t *> argmax.data,
-                           planes, &s, threads)
+            scatter_planes(<float *> x.data, <float *> values.data, <int32_t *> argmax.data,
+                           planes, &s, add, threads)
         else:
-            scatter_planes(<float *> x.data, <float *> grad_out.data, <int64_t *> argmax.data,
-                           planes, &s, threads)
+            scatter_planes(<float *> x.data, <float *> values.data, <int64_t *> argmax.data,
+                           planes, &s, add, threads)
     elif argmax.itemsize == sizeof(int32_t):
-        scatter_planes(<double *> x.data, <double *> grad_out.data, <int32_t *> argmax.data, planes,
-                       &s, threads)
+        scatter_planes(<double *> x.data, <double *> values.data, <int32_t *> argmax.data, planes,
+                       &s, add, threads)
     else:
-        scatter_planes(<double *> x.data, <double *> grad_out.data, <int64_t *> argmax.data, planes,
-                       &s, threads)
+        scatter_planes(<double *> x.data, <double *> values.data, <int64_t *> argmax.data, planes,
+                       &s, add, threads)
 
 
-def max_backward(grad_out, argmax, x, int threads):
-    """grad_out and argmax (n, c, oh, ow) -> x (n, c, h, w), all contiguous."""
-    cdef View gv = view(grad_out), av = view(argmax), xv = view(x)
+cdef void run_max_backward(View *grad_out, View *argmax, View *x, int threads) noexcept nogil:
+    run_scatter(grad_out, argmax, x, True, threads)
+
+
+def scatter(values, argmax, x, bint add, int threads):
+    """values and argmax (n, c, oh, ow) -> x (n, c, h, w), all contiguous, the indices in range.
+
+    Zeros, and each value added, or else stored, at its place."""
+    cdef View vv = view(values), av = view(argmax), xv = view(x)
     with nogil:
-        run_max_backward(&gv, &av, &xv, threads)
+        run_scatter(&vv, &av, &xv, add, threads)
 
 
 cdef PoolingEntries table

@@ -241,6 +241,19 @@ def max_pool2d_backward(call, dtype):
     assert_same(grad, expected.numpy())
 
 
+def max_unpool2d(call, dtype):
+    """Any pixels, of which the same one may be there twice; torch does not say which stays."""
+    x = tensor(call.array(call.x_shape, dtype, reals))
+    flat = x.flatten(start_dim=-2)
+    rng = np.random.default_rng(call.seed)
+    places = torch.from_numpy(rng.integers(0, flat.shape[-1], call.y_shape))
+    y = flat.gather(-1, places.flatten(start_dim=-2)).reshape(places.shape)
+    expected = torch.ops.aten.max_unpool2d(y, places, call.windows.size)
+    assert_same(sd.max_unpool2d(y.numpy(), places.numpy(), call.windows.size), expected.numpy())
+    narrow = places.numpy().astype(np.int32)
+    assert_same(sd.max_unpool2d(y.numpy(), narrow, call.windows.size), expected.numpy())
+
+
 # ------------------------------------------------------------------------ drawn calls
 
 
@@ -261,6 +274,7 @@ OPERATIONS = {
     "col2im": (col2im, plane_calls(wider(windows()))),
     "max_pool2d": (max_pool2d, plane_calls(wider(pool_windows()))),
     "max_pool2d_backward": (max_pool2d_backward, plane_calls(wider(pool_windows()))),
+    "max_unpool2d": (max_unpool2d, plane_calls(wider(pool_windows()))),
 }
 
 #: How many distinct combinations each operation must agree on: 2,000 in all.

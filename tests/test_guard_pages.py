@@ -111,6 +111,7 @@ def run(at_end, dtype):
         sd.max_pool2d(x, (kh, kw), out=out, **how)
         assert np.array_equal(out, y)
         sd.max_pool2d_backward(out, guarded(argmax), size, out=image)
+        sd.max_unpool2d(out, guarded(argmax), size, out=image)
         guarded.release()
 
 

@@ -1,4 +1,4 @@
-"""max_pool2d and its gradient against the specification, and who wins a window."""
+"""Pooling, its gradients and unpooling against the specification, and who wins a window."""
 
 import numpy as np
 import pytest
@@ -158,6 +158,18 @@ def check_backward_bound(call, dtype):
     assert_sums_close(grad, expected, magnitude, overlap)
 
 
+@given(call=plane_calls(pool_windows()), index_type=st.sampled_from(INDEX_TYPES))
+def test_unpooling_puts_the_last_value_at_its_place(dtype, call, index_type):
+    y = call.array(call.y_shape, dtype, special, 0)
+    argmax = any_places(call, np.random.default_rng(call.seed), index_type)
+    argmax = lay_out(argmax, call.layouts[1])
+    out = place_out(call.x_shape, dtype, call.out)
+    with unchanged(y, argmax):
+        x = sd.max_unpool2d(y, argmax, call.windows.size, out=out)
+    assert_same(x, reference.max_unpool2d(y, argmax, call.windows.size))
+    assert_delivered(x, out)
+
+
 @EVERY_LARGE
 def test_large(dtype, call):
     for numbers in NUMBERS:
@@ -167,6 +179,8 @@ def test_large(dtype, call):
         assert_same(y, expected_y)
         assert_same(argmax, expected_argmax)
         assert_same(pool(call, x), y)
+        size = call.windows.size
+        assert_same(sd.max_unpool2d(y, argmax, size), reference.max_unpool2d(y, argmax, size))
     check_backward_bound(call, dtype)
 
 
@@ -338,6 +352,38 @@ def test_a_gradient_of_minus_zero_is_added_to_zero(dtype):
     assert_same_bits(grad, np.zeros((1, 1, 2, 40), dtype))
 
 
+# ------------------------------------------------------------------------ unpooling
+
+
+@given(call=plane_calls(pool_windows()), numbers=st.sampled_from(NUMBERS))
+def test_pooled_values_return_to_their_pixels(dtype, call, numbers):
+    x = call.array(call.x_shape, dtype, numbers)
+    y, argmax = pool(call, x, return_argmax=True)
+    back = sd.max_unpool2d(y, argmax, call.windows.size)
+    kept = sd.max_pool2d_backward(np.ones_like(y), argmax, call.windows.size) > 0
+    assert_same(back, np.where(kept, x, 0).astype(dtype))
+
+
+@pytest.mark.parametrize("column", range(20))
+def test_a_value_goes_to_a_place_outside_its_window(dtype, column):
+    # As by the sizes these are 2x2 windows, but one index says otherwise, one before or one after.
+    for place in (0, 4 * 41 + 40):
+        argmax = (np.arange(2)[:, None] * 2 * 41 + np.arange(20) * 2).astype(np.int32)
+        argmax = np.stack([argmax] * 5)[None]
+        argmax[0, 3, 1, column] = place
+        y = reals(np.random.default_rng(0), argmax.shape).astype(dtype)
+        assert_same(sd.max_unpool2d(y, argmax, (5, 41)), reference.max_unpool2d(y, argmax, (5, 41)))
+
+
+@pytest.mark.parametrize("size", [(2, 40), (3, 41)])
+def test_minus_zero_is_a_value(dtype, size):
+    argmax = np.zeros((1, 1, 1, 20), np.int32) + 2 * np.arange(20, dtype=np.int32)
+    expected = np.zeros((1, 1, *size), dtype)
+    expected[0, 0, 0, : 2 * 20 : 2] = -0.0
+    y = np.full(argmax.shape, -0.0, dtype)
+    assert_same_bits(sd.max_unpool2d(y, argmax, size), expected)
+
+
 # ------------------------------------------------------------------------ same bits
 
 
@@ -351,11 +397,13 @@ def test_layouts_do_not_change_bits(dtype, layout, call):
     with unchanged(x, grad_out, places):
         y, argmax = pool(call, x, return_argmax=True)
         grad = sd.max_pool2d_backward(grad_out, places, size)
+        back = sd.max_unpool2d(grad_out, places, size)
     expected_y, expected_argmax = pool(call, x.astype(dtype, order="C"), return_argmax=True)
     assert_same_bits(y, expected_y)
     assert_same_bits(argmax, expected_argmax)
     grad_out, places = grad_out.astype(dtype, order="C"), places.astype(np.int32, order="C")
     assert_same_bits(grad, sd.max_pool2d_backward(grad_out, places, size))
+    assert_same_bits(back, sd.max_unpool2d(grad_out, places, size))
 
 
 @EVERY_LARGE
@@ -368,7 +416,8 @@ def test_threads_and_repetition_do_not_change_bits(dtype, call, monkeypatch):
         with sd.num_threads(threads):
             y, argmax = pool(call, x, return_argmax=True)
             grad = sd.max_pool2d_backward(grad_out, argmax, call.windows.size)
-        results.append((y, argmax, grad))
+            back = sd.max_unpool2d(grad_out, argmax, call.windows.size)
+        results.append((y, argmax, grad, back))
     for result in results[1:]:
         for actual, expected in zip(result, results[0], strict=True):
             assert_same_bits(actual, expected)
@@ -381,6 +430,7 @@ def test_the_rest_of_the_batch_does_not_change_bits(dtype, call):
     size = call.windows.size
     y, argmax = pool(call, x, return_argmax=True)
     grad = sd.max_pool2d_backward(grad_out, argmax, size)
+    back = sd.max_unpool2d(grad_out, argmax, size)
     for n in range(len(x)):
         for alone in (slice(n, n + 1), n):  # a batch of one, and a single image
             y_alone, argmax_alone = pool(call, x[alone], return_argmax=True)
@@ -388,6 +438,8 @@ def test_the_rest_of_the_batch_does_not_change_bits(dtype, call):
             assert_same_bits(argmax_alone, argmax[alone])
             grad_alone = sd.max_pool2d_backward(grad_out[alone], argmax[alone], size)
             assert_same_bits(grad_alone, grad[alone])
+            back_alone = sd.max_unpool2d(grad_out[alone], argmax[alone], size)
+            assert_same_bits(back_alone, back[alone])
 
 
 def test_an_empty_batch_has_no_maxima(dtype):
@@ -396,3 +448,4 @@ def test_an_empty_batch_has_no_maxima(dtype):
     assert_same(y, np.empty((0, 3, 2, 3), dtype))
     assert_same(argmax, np.empty((0, 3, 2, 3), np.int32))
     assert_same(sd.max_pool2d_backward(y, argmax, (5, 6)), x)
+    assert_same(sd.max_unpool2d(y, argmax, (5, 6)), x)

@@ -90,6 +90,12 @@ GOOD = {
         "input_size": (6, 7),
         "out": sevens(2, 4, 6, 7),
     },
+    "max_unpool2d": lambda: {
+        "y": normal(2, 4, 2, 3),
+        "argmax": np.arange(48).reshape(2, 4, 2, 3) % 42,
+        "output_size": (6, 7),
+        "out": sevens(2, 4, 6, 7),
+    },
     "conv_output_size": lambda: {"size": 7, "kernel_size": 3},
     "receptive_field": lambda: {"layers": [3, (3, 2, 1, 1)]},
     "conv2d_parameters": lambda: {"in_channels": 4, "out_channels": 6, "kernel_size": (3, 2)},
@@ -104,7 +110,9 @@ ARRAYS = {  # the floating arrays that each function reads
     "col2im": ("cols",),
     "max_pool2d": ("x",),
     "max_pool2d_backward": ("grad_out",),
+    "max_unpool2d": ("y",),
 }
+TO_PLACES = {"max_pool2d_backward": "grad_out", "max_unpool2d": "y"}  # the values, beside argmax
 TAKE_OUT = [function for function, good in GOOD.items() if "out" in good()]
 CONVOLUTIONS = ("conv2d", "conv2d_backward", "Conv2dPlan")
 
@@ -149,6 +157,7 @@ PAIRS = {  # arguments that are an int or (h, w)
     "col2im": ("output_size", *WINDOW),
     "max_pool2d": WINDOW,
     "max_pool2d_backward": ("input_size",),
+    "max_unpool2d": ("output_size",),
     "receptive_field": WINDOW,
     "conv2d_parameters": ("kernel_size",),
 }
@@ -303,10 +312,11 @@ for shape in ((), (6, 8), (1, 2, 6, 6, 8)):
     refuse("conv2d_backward", ValueError, "grad_out", shape, grad_out=normal(*shape))
 for shape in ((), (24,), (1, 2, 24, 24)):
     refuse("col2im", ValueError, "cols", shape, cols=normal(*shape))
-for shape in ((), (48,), (1, 2, 4, 2, 3)):
-    argmax = np.zeros(shape, np.int32)
-    refuse("max_pool2d_backward", ValueError, "argmax", shape, argmax=argmax)
-    refuse("max_pool2d_backward", ValueError, "grad_out", shape, grad_out=normal(*shape))
+for function, name in TO_PLACES.items():
+    for shape in ((), (48,), (1, 2, 4, 2, 3)):
+        argmax = np.zeros(shape, np.int32)
+        refuse(function, ValueError, "argmax", shape, argmax=argmax)
+        refuse(function, ValueError, name, shape, **{name: normal(*shape)})
 
 # arrays that do not fit the others, batch included: what is expected and what was given is named
 for shape in ((1,), (5,), (7,), (0,)):
@@ -325,20 +335,16 @@ for shape in ((2, 24, 23), (2, 24, 25), (2, 24, 0), (2, 24, 48)):
     refuse("col2im", ValueError, "cols", 24, shape, cols=normal(*shape))
 for shape in ((2, 23, 24), (2, 25, 24), (2, 1, 24), (2, 0, 24)):
     refuse("col2im", ValueError, "cols", 6, shape, cols=normal(*shape))
-for shape in (
-    *((3, 4, 2, 3), (1, 4, 2, 3), (0, 4, 2, 3), (2, 3, 2, 3), (2, 4, 3, 2), (2, 4, 2, 4)),
-    *((2, 4, 6), (4, 2, 3)),
-):
-    refuse(
-        *("max_pool2d_backward", ValueError, "argmax", (2, 4, 2, 3), shape),
-        argmax=np.zeros(shape, np.int32),
-    )
-for shape in ((2, 0, 2, 3), (2, 4, 0, 3), (2, 4, 2, 0), (0, 2, 3), (0, 0, 2, 3)):
-    refuse(
-        *("max_pool2d_backward", ValueError, "grad_out", shape),
-        grad_out=normal(*shape),
-        argmax=np.zeros(shape, np.int32),
-    )
+for function, name in TO_PLACES.items():
+    for shape in (
+        *((3, 4, 2, 3), (1, 4, 2, 3), (0, 4, 2, 3), (2, 3, 2, 3), (2, 4, 3, 2), (2, 4, 2, 4)),
+        *((2, 4, 6), (4, 2, 3)),
+    ):
+        argmax = np.zeros(shape, np.int32)
+        refuse(function, ValueError, "argmax", (2, 4, 2, 3), shape, argmax=argmax)
+    for shape in ((2, 0, 2, 3), (2, 4, 0, 3), (2, 4, 2, 0), (0, 2, 3), (0, 0, 2, 3)):
+        argmax = np.zeros(shape, np.int32)
+        refuse(function, ValueError, name, shape, **{name: normal(*shape)}, argmax=argmax)
 
 # ------------------------------------------------------------------------------ transposed
 
@@ -404,14 +410,13 @@ for function, name in [(f, name) for f, names in ARRAYS.items() for name in name
     refuse(function, (TypeError, ValueError), name, **{name: [[1.0], [1.0, 2.0]]})
     if name != "bias":
         refuse(function, TypeError, name, **{name: None})
-shape = GOOD["max_pool2d_backward"]()["argmax"].shape
-for dtype in map(np.dtype, NOT_INDICES):
-    refuse("max_pool2d_backward", TypeError, "argmax", dtype, argmax=np.zeros(shape, dtype))
-refuse(
-    *("max_pool2d_backward", TypeError, "argmax", ".filled()"),
-    argmax=np.ma.masked_array(np.zeros(shape, int), np.ones(shape, bool)),
-)
-refuse("max_pool2d_backward", TypeError, "argmax", argmax=None)
+for function in TO_PLACES:
+    shape = GOOD[function]()["argmax"].shape
+    for dtype in map(np.dtype, NOT_INDICES):
+        refuse(function, TypeError, "argmax", dtype, argmax=np.zeros(shape, dtype))
+    masked = np.ma.masked_array(np.zeros(shape, int), np.ones(shape, bool))
+    refuse(function, TypeError, "argmax", ".filled()", argmax=masked)
+    refuse(function, TypeError, "argmax", argmax=None)
 
 
 @pytest.mark.parametrize(
@@ -468,10 +473,9 @@ for function in TAKE_OUT:
             changes = sharing(function, name, offset)
             refuse(function, ValueError, "out", "memory", name, **changes)
         refuse(function, ValueError, "out", "memory", name, **sharing(function, name, 0, ">f4"))
-refuse(
-    *("max_pool2d_backward", ValueError, "out", "memory", "argmax"),
-    **sharing("max_pool2d_backward", "argmax", 1, np.int32),
-)
+for function in TO_PLACES:
+    changes = sharing(function, "argmax", 1, np.int32)
+    refuse(function, ValueError, "out", "memory", "argmax", **changes)
 
 # ------------------------------------------------------------------------------ choices
 
@@ -569,6 +573,7 @@ def test_a_plan_refuses_an_out_that_does_not_fit():
 # ------------------------------------------------------------------------------ indices
 
 
+@pytest.mark.parametrize("function", TO_PLACES)
 @pytest.mark.parametrize("size", [(4, 6), (5, 7)])  # windows of 2x2 fill the first
 @pytest.mark.parametrize(
     ("dtype", "value"),
@@ -582,27 +587,28 @@ def test_a_plan_refuses_an_out_that_does_not_fit():
         *((d, "H*W") for d in ("int8", "int32", "uint32", "int64", "uint64", ">i4", ">u8")),
     ],
 )
-def test_index_out_of_range_is_refused(level, size, dtype, value):
+def test_index_out_of_range_is_refused(level, function, size, dtype, value):
     """At full width, wherever it is, before anything is written."""
     value = size[0] * size[1] if value == "H*W" else value
-    grad_out = normal(2, 3, 2, 3)
-    for place in range(grad_out.size):
-        argmax = np.zeros(grad_out.shape, dtype)
+    values = normal(2, 3, 2, 3)
+    for place in range(values.size):
+        argmax = np.zeros(values.shape, dtype)
         argmax.flat[place] = value
         out = sevens(2, 3, *size)
-        with pytest.raises(IndexError, match=r"^max_pool2d_backward: argmax ") as refusal:
-            sd.max_pool2d_backward(grad_out, argmax, size, out=out)
+        with pytest.raises(IndexError, match=rf"^{function}: argmax ") as refusal:
+            getattr(sd, function)(values, argmax, size, out=out)
         assert str(value) in str(refusal.value)
         assert np.all(out == 7)
 
 
+@pytest.mark.parametrize("function", TO_PLACES)
 @pytest.mark.parametrize("dtype", [*np.typecodes["AllInteger"], ">i2", ">u4", ">i8"])
-def test_every_integer_dtype_is_an_index(level, dtype):
+def test_every_integer_dtype_is_an_index(level, function, dtype):
     x = normal(2, 3, 10, 12)
     y, argmax = sd.max_pool2d(x, 3, stride=2, return_argmax=True)
-    expected = sd.max_pool2d_backward(y, argmax, (10, 12))
+    expected = getattr(sd, function)(y, argmax, (10, 12))
     for given in (argmax.astype(dtype), np.asfortranarray(argmax.astype(dtype)), argmax.tolist()):
-        assert np.array_equal(sd.max_pool2d_backward(y, given, (10, 12)), expected)
+        assert np.array_equal(getattr(sd, function)(y, given, (10, 12)), expected)
 
 
 # ------------------------------------------------------------------------------ memory
@@ -633,6 +639,7 @@ TOO_MUCH = {
     "max_pool2d_backward": lambda: sd.max_pool2d_backward(
         normal(1, 1, 1, 1), index_zero(1, 1, 1, 1), 2**24
     ),
+    "max_unpool2d": lambda: sd.max_unpool2d(normal(1, 1, 1, 1), index_zero(1, 1, 1, 1), 2**24),
 }
 
 #: Results of more bytes, or elements, than a Py_ssize_t counts: some with an empty batch.
@@ -653,6 +660,7 @@ UNCOUNTABLE = {
     "max_pool2d_backward, empty": lambda: sd.max_pool2d_backward(
         normal(0, 1, 1, 1), index_zero(0, 1, 1, 1), 2**31
     ),
+    "max_unpool2d": lambda: sd.max_unpool2d(normal(1, 1, 1, 1), index_zero(1, 1, 1, 1), 2**62),
 }
 
 
@@ -692,7 +700,11 @@ def test_empty_batch_of_planes(level, dtype):
     assert (cols.shape, cols.dtype) == ((0, 24, 24), dtype)
     assert (y.shape, y.dtype) == (argmax.shape, dtype) == ((0, 4, 3, 3), dtype)
     assert argmax.dtype == np.int32
-    for image in (sd.col2im(cols, (6, 7), (3, 2)), sd.max_pool2d_backward(y, argmax, (6, 7))):
+    for image in (
+        sd.col2im(cols, (6, 7), (3, 2)),
+        sd.max_pool2d_backward(y, argmax, (6, 7)),
+        sd.max_unpool2d(y, argmax, (6, 7)),
+    ):
         assert (image.shape, image.dtype) == (x.shape, dtype)
 
 
@@ -706,6 +718,7 @@ def test_empty_batch_of_huge_planes():
     assert sd.col2im(sd.im2col(x, 1), (2**29, 2**30), 1).shape == x.shape
     assert argmax.dtype == np.int64
     assert sd.max_pool2d_backward(y, argmax, (2**29, 2**30)).shape == x.shape
+    assert sd.max_unpool2d(y, argmax, (2**29, 2**30)).shape == x.shape
 
 
 @pytest.mark.parametrize("stride", HUGE)
@@ -899,6 +912,10 @@ def test_denormals_are_exact_and_the_mode_is_left_alone(level, dtype):
         assert np.array_equal(
             sd.max_pool2d_backward(small_y, argmax, (30, 31)),
             sd.max_pool2d_backward(y, argmax, (30, 31)) * smallest,
+        )
+        assert np.array_equal(
+            sd.max_unpool2d(small_y, argmax, (30, 31)),
+            sd.max_unpool2d(y, argmax, (30, 31)) * smallest,
         )
     assert floating_point_mode() == before
     assert np.all(np.frombuffer(before[:8], np.float32) != 0)  # it was no flush-to-zero before

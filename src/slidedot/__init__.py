@@ -23,7 +23,7 @@ from slidedot.geometry import (
     linear_parameters,
     receptive_field,
 )
-from slidedot.pooling import max_pool2d, max_pool2d_backward
+from slidedot.pooling import max_pool2d, max_pool2d_backward, max_unpool2d
 
 __version__ = "0.1.0"
 
@@ -43,6 +43,7 @@ __all__ = [
     "linear_parameters",
     "max_pool2d",
     "max_pool2d_backward",
+    "max_unpool2d",
     "num_threads",
     "optim",
     "receptive_field",

@@ -1,4 +1,4 @@
-"""Max pooling with the place of each maximum, and its gradient."""
+"""Max pooling with the place of each maximum, its gradient, and unpooling."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from slidedot import _dispatch, _threads, _validation
 from slidedot._types import Float, Integers
 from slidedot.geometry import Axis, Padding, Size, empty_window, flag, pair, shown, windows
 
-__all__ = ["max_pool2d", "max_pool2d_backward"]
+__all__ = ["max_pool2d", "max_pool2d_backward", "max_unpool2d"]
 
 
 def _pool_windows(
@@ -194,25 +194,96 @@ def max_pool2d_backward(
     array([[[ 0., 10.,  0.,  0.],
             [ 0.,  0., 20.,  0.]]])
     """
-    function = "max_pool2d_backward"
+    names = "max_pool2d_backward", "grad_out", "input_size"
+    return _scatter(names, grad_out, argmax, input_size, out, add=True)
+
+
+def max_unpool2d(
+    y: NDArray[Float],
+    argmax: Integers,
+    output_size: Size,
+    *,
+    out: NDArray[Float] | None = None,
+) -> NDArray[Float]:
+    """Put each value at its place and zeros elsewhere: what max pooling kept, where it was.
+
+    ``x[n, c, argmax[n, c, oy, ox]] = y[n, c, oy, ox]``; of several values for one place the last
+    in row-major order stays.
+
+    Parameters
+    ----------
+    y : ndarray, (N, C, OH, OW) or (C, OH, OW), float32 or float64
+        The values, such as the maxima of `max_pool2d`.
+    argmax : ndarray of any integer dtype, the shape of `y`
+        Their places ``h * W + w``, such as `max_pool2d` returns.
+    output_size : int or (int, int)
+        ``(H, W)`` of the result: the size of the image that was pooled.
+    out : ndarray, optional
+        Where to put the result.
+
+    Returns
+    -------
+    ndarray, (N, C, H, W) or (C, H, W)
+        The image, of the dtype of `y`.
+
+    Raises
+    ------
+    ValueError
+        Shapes that do not fit, an `out` that does not fit.
+    TypeError
+        An array of another dtype.
+    IndexError
+        An index outside ``0 <= index < H * W``; nothing has been written then.
+    MemoryError
+        The result does not fit into memory.
+
+    References
+    ----------
+    Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks", section 2.1, arXiv
+    1311.2901.
+
+    Examples
+    --------
+    >>> import numpy as np, slidedot as sd
+    >>> x = np.array([[[1.0, 5.0, 2.0, 0.0], [3.0, 4.0, 8.0, 7.0]]])
+    >>> y, argmax = sd.max_pool2d(x, 2, return_argmax=True)
+    >>> sd.max_unpool2d(y, argmax, (2, 4))
+    array([[[0., 5., 0., 0.],
+            [0., 0., 8., 0.]]])
+    """
+    names = "max_unpool2d", "y", "output_size"
+    return _scatter(names, y, argmax, output_size, out, add=False)
+
+
+def _scatter(
+    names: tuple[str, str, str],
+    values: NDArray[Float],
+    argmax: Integers,
+    size: Size,
+    out: NDArray[Float] | None,
+    *,
+    add: bool,
+) -> NDArray[Float]:
+    """Return planes of `size`, of zeros, with each value added, or else stored, at its place;
+    `names` are the function's and its names of `values` and `size`."""
+    function, name, size_name = names
     axes = "(N, C, OH, OW) or (C, OH, OW)"
-    grad_out = _validation.floats(function, "grad_out", grad_out, (3, 4), axes)
+    values = _validation.floats(function, name, values, (3, 4), axes)
     argmax = _validation.indices(function, "argmax", argmax, (3, 4), axes)
-    _validation.not_empty(function, "grad_out", grad_out)
-    _validation.shape(function, "argmax", argmax, grad_out.shape)
-    h, w = pair(function, "input_size", input_size)
+    _validation.not_empty(function, name, values)
+    _validation.shape(function, "argmax", argmax, values.shape)
+    h, w = pair(function, size_name, size)
     unsigned = argmax.view(f"{argmax.dtype.byteorder}u{argmax.itemsize}")  # below 0 becomes huge
     if argmax.size and int(unsigned.max()) >= h * w:
         wrong = argmax.min() if argmax.min() < 0 else argmax.max()
         raise IndexError(f"{function}: argmax must be in [0, {h} * {w}), got argmax={wrong}")
-    shape = (*grad_out.shape[:-2], h, w)
-    x = _validation.output(
-        function, out, shape, grad_out.dtype.type, grad_out=grad_out, argmax=argmax
-    )
+    shape = (*values.shape[:-2], h, w)
+    inputs: dict[str, NDArray[Any]] = {name: values, "argmax": argmax}
+    x = _validation.output(function, out, shape, values.dtype.type, **inputs)
     index = np.int32 if argmax.dtype == np.int32 else np.int64
-    grad_out = np.ascontiguousarray(_validation.plain(grad_out))
+    values = np.ascontiguousarray(_validation.plain(values))
     argmax = np.ascontiguousarray(argmax, index)
-    batch = (slice(None),) if grad_out.ndim == 4 else (None,)
+    batch = (slice(None),) if values.ndim == 4 else (None,)
     threads = _threads.threads_for(x.size)
-    _dispatch.kernels.pooling.max_backward(grad_out[batch], argmax[batch], x[batch], threads)
+    _dispatch.kernels.pooling.scatter(values[batch], argmax[batch], x[batch], add, threads)
     return _validation.deliver(x, out)

@@ -38,6 +38,7 @@ __all__ = [
     "im2col",
     "max_pool2d",
     "max_pool2d_backward",
+    "max_unpool2d",
 ]
 
 
@@ -500,3 +501,43 @@ def max_pool2d_backward(
         h, w = divmod(int(places[n, c, i, j]), size[1])
         grad_images[n, c, h, w] += grads[n, c, i, j]
     return _deliver(grad_images, grad_out, grad_out.ndim == 3, out)
+
+
+def max_unpool2d(
+    y: NDArray[Float],
+    argmax: Integers,
+    output_size: Size,
+    *,
+    out: NDArray[Float] | None = None,
+) -> NDArray[Float]:
+    """Put each value at its place; the last one at a place stays, and elsewhere are zeros.
+
+    Parameters
+    ----------
+    y, argmax, output_size, out
+        As for `slidedot.max_unpool2d`.
+
+    Returns
+    -------
+    ndarray (N, C, H, W)
+        The image, of the dtype of `y`.
+
+    Raises
+    ------
+    ValueError
+        A size below 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> max_unpool2d(np.array([[[5.0, 7.0]]]), np.array([[[1, 2]]]), (1, 4))
+    array([[[0., 5., 7., 0.]]])
+    """
+    values = _batch(y, 4)
+    size = geometry.pair("max_unpool2d", "output_size", output_size)
+    images = np.zeros((*values.shape[:2], *size))
+    places = argmax if argmax.ndim == 4 else argmax[np.newaxis]
+    for n, c, i, j in np.ndindex(values.shape):
+        h, w = divmod(int(places[n, c, i, j]), size[1])
+        images[n, c, h, w] = values[n, c, i, j]
+    return _deliver(images, y, y.ndim == 3, out)
