@@ -1,4 +1,5 @@
-"""Max pooling, forward with or without the place of each maximum, backward, and unpooling.
+"""Max pooling, forward with or without the place of each maximum, backward, and unpooling; average
+pooling, forward and backward.
 
 Forward: the maxima across, of each row of the input that a band of outputs needs, then down these
 rows. A strict > keeps the first of equals across, and down, which is row-major order. A NaN beats
@@ -9,6 +10,10 @@ the input are taken at once.
 Backward: a few planes in step, each gradient is added at its stored place, in row-major order;
 where the sizes and all indices are those of 2x2 windows, comparisons say where each value goes.
 Unpooling: the same with values, each of which is stored, the last one over those before it.
+Averages: for each row of the output, the sums down the input's rows, then across them, from a row
+with zeros for padding; where windows are few or huge, one at a time; of small planes that one
+window covers, several at once. Backward: for each row of the input, the same sums over gradients
+divided by what their windows count; a row in the same windows as the one above is its copy.
 """
 
 from cpython.pycapsule cimport PyCapsule_New
@@ -16,13 +21,13 @@ from cython cimport floating
 from cython.parallel cimport parallel, prange, threadid
 from libc.math cimport INFINITY
 from libc.stdint cimport INT32_MAX, int32_t, int64_t, uint32_t, uint64_t
-from libc.string cimport memmove, memset
+from libc.string cimport memcpy, memmove, memset
 
 from blocking cimport even, parts
 from entries cimport PoolingEntries
-from rows cimport count_inside, far_apart, fill_row, first_inside, phases_of, reach_of
+from rows cimport count_inside, far_apart, fill_row, first_inside, phases_of, reach_of, take
 from scratch cimport Scratch, scratch_free, scratch_part, scratch_take
-from simd cimport SD_VECTOR_BYTES, copy_run, fill_run
+from simd cimport SD_VECTOR_BYTES, add_run, copy_run, fill_run, total_of
 from views cimport Axis, View, axis, view
 
 
@@ -58,6 +63,27 @@ cdef extern from "pooling.h" nogil:
         Py_ssize_t taps, uint64_t unit, uint64_t first, uint64_t row_step, uint64_t step,
         Py_ssize_t count)
 
+
+cdef extern from "averages.h" nogil:
+    void sd_float_sum_down(
+        float *to, const float *x, Py_ssize_t pitch, Py_ssize_t rows, const float *widths,
+        float height, Py_ssize_t count)
+    void sd_double_sum_down(
+        double *to, const double *x, Py_ssize_t pitch, Py_ssize_t rows, const double *widths,
+        double height, Py_ssize_t count)
+    void sd_float_sum_across(
+        Py_ssize_t step, float *y, const float *row, Py_ssize_t taps, const float *widths,
+        float height, Py_ssize_t count)
+    void sd_double_sum_across(
+        Py_ssize_t step, double *y, const double *row, Py_ssize_t taps, const double *widths,
+        double height, Py_ssize_t count)
+    void sd_float_spread_twos(float *to, const float *row, Py_ssize_t taps, Py_ssize_t count)
+    void sd_double_spread_twos(double *to, const double *row, Py_ssize_t taps, Py_ssize_t count)
+    void sd_float_run_means(
+        float *y, const float **x, Py_ssize_t run, float divisor, Py_ssize_t planes)
+    void sd_double_run_means(
+        double *y, const double **x, Py_ssize_t run, double divisor, Py_ssize_t planes)
+
 ctypedef fused index_t:
     int32_t
     int64_t
@@ -66,6 +92,11 @@ cdef enum:
     BAND = 1536      # maxima of a band's input rows: with their places, most of the L1 cache
     STAGED = 8       # input rows that are staged at a time
     TOGETHER = 4     # planes that a gradient is added to in step
+    ROW = 4096       # pixels of a row of sums, which stays in the L1 cache
+    SMALL = 1024     # pixels of a plane whose sum is taken at once
+    DEEP = 16        # rows that are summed down before the sum across, where windows are large
+    LONG = 32        # taps across that are worth a sum of their own
+    MOST_PLANES = 16  # lanes of the widest vector
 
 
 # ------------------------------------------------------------------------------------ forward
@@ -438,6 +469,371 @@ cdef void scatter_planes(
                       argmax + first * s.oh * s.ow, min(TOGETHER, planes - first), s, add)
 
 
+# ------------------------------------------------------------------------------------ averages
+
+
+cdef struct Means:
+    Axis h, w
+    # what a window's size counts of an axis: from `low` to `high`, the image or with its padding
+    Py_ssize_t h_low, h_high, w_low, w_high
+    Py_ssize_t channels, x_sn, x_sc, x_sh, x_sw
+    bint whole    # one window covers the plane
+    bint singly   # windows are few or huge: one at a time
+    # blocks of a row: outputs forward, pixels backward; rows of a task, and how many of each
+    Py_ssize_t columns, blocks, share, shares
+    Py_ssize_t widths, second, bytes  # where in a thread's scratch memory all this is
+
+
+cdef inline Py_ssize_t start_of(const Axis *a, Py_ssize_t o) noexcept nogil:
+    return o * a.stride - a.before
+
+
+cdef inline Py_ssize_t counted(
+    const Axis *a, Py_ssize_t low, Py_ssize_t high, Py_ssize_t o
+) noexcept nogil:
+    """How many pixels, of those that count, window o has along an axis."""
+    cdef Py_ssize_t start = start_of(a, o)
+    return min(a.kernel, high - start) - max(0, low - start)
+
+
+cdef inline bint covers(const Axis *a) noexcept nogil:
+    return a.out == 1 and a.kernel - a.before >= a.size
+
+
+cdef bint plan_means(
+    Means *job, Axis *h, Axis *w, object row_ends, object column_ends
+) except False:
+    job.h, job.w = h[0], w[0]
+    job.h_low, job.h_high = row_ends
+    job.w_low, job.w_high = column_ends
+    job.whole = covers(h) and covers(w)
+    return True
+
+
+cdef void share_means(
+    Means *job, View *xv, Py_ssize_t rows, Py_ssize_t width, Py_ssize_t reach, Py_ssize_t itemsize,
+    int threads,
+) noexcept nogil:
+    """Blocks of `width` of a row that needs `reach` more pixels, rows of a task, and scratch."""
+    cdef Py_ssize_t slack = 4 * SD_VECTOR_BYTES, planes
+    job.channels = xv.size[1]
+    job.x_sn, job.x_sc, job.x_sh, job.x_sw = xv.stride[0], xv.stride[1], xv.stride[2], xv.stride[3]
+    job.columns = even(width, 1 if job.singly else (ROW - reach) // job.w.stride + 1)
+    job.blocks = 1 if job.singly else parts(width, job.columns)
+    job.share, planes = rows, xv.size[0] * xv.size[1]
+    if threads > 1:
+        job.share = even(rows, max(1, planes * rows * job.blocks // (8 * threads)))
+    job.shares = parts(rows, job.share)
+    job.widths = 2 * ROW * itemsize + slack
+    job.second = job.widths + ROW * itemsize + slack
+    job.bytes = job.second + 2 * ROW * itemsize + slack
+
+
+cdef inline void down_sums(
+    floating *to, const floating *x, Py_ssize_t pitch, Py_ssize_t step, Py_ssize_t rows,
+    const floating *widths, floating height, Py_ssize_t count,
+) noexcept nogil:
+    """to[i] = the sum over r < rows of x[r * pitch + i * step]; where step is 1, divided by
+    widths[i] * height unless there are no `widths`."""
+    cdef Py_ssize_t r, i
+    if step != 1:
+        take(to, count, x, step)
+        for r in range(1, rows):
+            for i in range(count):
+                to[i] += x[r * pitch + i * step]
+    elif floating is float:
+        sd_float_sum_down(to, x, pitch, rows, widths, height, count)
+    else:
+        sd_double_sum_down(to, x, pitch, rows, widths, height, count)
+
+
+cdef inline void across_sums(
+    Py_ssize_t step, floating *y, const floating *row, Py_ssize_t taps, const floating *widths,
+    floating height, Py_ssize_t count,
+) noexcept nogil:
+    if floating is float:
+        sd_float_sum_across(step, y, row, taps, widths, height, count)
+    else:
+        sd_double_sum_across(step, y, row, taps, widths, height, count)
+
+
+cdef void count_widths(
+    floating *widths, Means *job, Py_ssize_t o0, Py_ssize_t count
+) noexcept nogil:
+    """The widths of windows o0 .. ; what vectors read behind them is a number too."""
+    cdef Py_ssize_t o
+    for o in range(count):
+        widths[o] = <floating> counted(&job.w, job.w_low, job.w_high, o0 + o)
+    fill_run(widths + count, <floating> 1, SD_VECTOR_BYTES // <Py_ssize_t> sizeof(floating))
+
+
+cdef void mean_rows(
+    floating *y, const floating *x, char *scratch, Means *job, Py_ssize_t column0, Py_ssize_t row0,
+    Py_ssize_t end,
+) noexcept nogil:
+    """Output rows row0 .. end of a block of columns."""
+    cdef floating *row = <floating *> scratch
+    cdef floating *widths = <floating *> (scratch + job.widths)
+    cdef Axis *h = &job.h
+    cdef Axis *w = &job.w
+    cdef Py_ssize_t columns = min(job.columns, w.out - column0), first = start_of(w, column0)
+    cdef Py_ssize_t length = (columns - 1) * w.stride + w.kernel
+    cdef Py_ssize_t left = first_inside(first, 1), right = count_inside(first, 1, w.size, length)
+    cdef Py_ssize_t o, top, low, high
+    fill_run(row, <floating> 0, length + 3 * SD_VECTOR_BYTES // <Py_ssize_t> sizeof(floating))
+    count_widths(widths, job, column0, columns)
+    x += (first + left) * job.x_sw
+    for o in range(row0, end):
+        top = start_of(h, o)
+        low, high = first_inside(top, 1), count_inside(top, 1, h.size, h.kernel)
+        down_sums(row + left, x + (top + low) * job.x_sh, job.x_sh, job.x_sw, high - low,
+                  <floating *> NULL, <floating> 1, right - left)
+        across_sums(w.stride, y + o * w.out + column0, row, w.kernel, widths,
+                    <floating> counted(h, job.h_low, job.h_high, o), columns)
+
+
+cdef void mean_singly(
+    floating *y, const floating *x, char *scratch, Means *job, Py_ssize_t row0, Py_ssize_t end
+) noexcept nogil:
+    """Output rows row0 .. end, window by window."""
+    cdef floating *row = <floating *> scratch
+    cdef Axis *h = &job.h
+    cdef Axis *w = &job.w
+    cdef Py_ssize_t o, q, r, top, low, high, first, left, right, i, count
+    cdef floating total, height
+    for o in range(row0, end):
+        top = start_of(h, o)
+        low, high = first_inside(top, 1), count_inside(top, 1, h.size, h.kernel)
+        height = <floating> counted(h, job.h_low, job.h_high, o)
+        for q in range(w.out):
+            first = start_of(w, q)
+            left = first + first_inside(first, 1)
+            right = first + count_inside(first, 1, w.size, w.kernel)
+            total = 0
+            r = low
+            while r < high:
+                i = left
+                while i < right:
+                    count = min(ROW, right - i)
+                    down_sums(row, x + (top + r) * job.x_sh + i * job.x_sw, job.x_sh, job.x_sw,
+                              min(DEEP, high - r), <floating *> NULL, <floating> 1, count)
+                    total += total_of(row, count)
+                    i += count
+                r += DEEP
+            y[o * w.out + q] = total / (<floating> counted(w, job.w_low, job.w_high, q) * height)
+
+
+cdef void mean_planes(
+    floating *y, const floating *x, char *scratch, Means *job, Py_ssize_t plane0, Py_ssize_t planes
+) noexcept nogil:
+    """The mean of each of a few small planes."""
+    cdef const floating *plane[MOST_PLANES]
+    cdef Py_ssize_t p, r, height = job.h.size, width = job.w.size
+    cdef floating *to = <floating *> scratch
+    cdef floating divisor = (<floating> counted(&job.w, job.w_low, job.w_high, 0)
+                             * <floating> counted(&job.h, job.h_low, job.h_high, 0))
+    for p in range(planes):
+        plane[p] = x + ((plane0 + p) // job.channels * job.x_sn
+                        + (plane0 + p) % job.channels * job.x_sc)
+        if (job.x_sw != 1 and width > 1) or (job.x_sh != width and height > 1):
+            for r in range(height):
+                take(to + r * width, width, plane[p] + r * job.x_sh, job.x_sw)
+            plane[p] = to
+            to += height * width
+    if floating is float:
+        sd_float_run_means(y + plane0, plane, height * width, divisor, planes)
+    else:
+        sd_double_run_means(y + plane0, plane, height * width, divisor, planes)
+
+
+cdef bint means(floating *y, const floating *x, View *xv, Means *job, int threads) noexcept nogil:
+    cdef Py_ssize_t task, plane, row0, planes = xv.size[0] * xv.size[1]
+    cdef Py_ssize_t some = SD_VECTOR_BYTES // <Py_ssize_t> sizeof(floating)
+    cdef Scratch scratch
+    job.whole = job.whole and job.h.size <= SMALL and job.w.size <= SMALL // job.h.size
+    job.singly = (job.w.kernel > ROW or job.w.out == 1
+                  or (job.w.stride > 2 and job.w.kernel >= LONG))
+    share_means(job, xv, job.h.out, job.w.out, job.w.kernel, sizeof(floating), threads)
+    if job.whole:
+        job.bytes = some * job.h.size * job.w.size * sizeof(floating)
+    if not scratch_take(&scratch, job.bytes, threads):
+        return False
+    with parallel(num_threads=threads):
+        if job.whole:
+            for task in prange(parts(planes, some), schedule="static"):
+                mean_planes(y, x, <char *> scratch_part(&scratch, threadid()), job, task * some,
+                            min(some, planes - task * some))
+        else:
+            for task in prange(planes * job.blocks * job.shares, schedule="static"):
+                plane = task // (job.blocks * job.shares)
+                row0 = task % job.shares * job.share
+                mean_task(
+                    y + plane * job.h.out * job.w.out,
+                    x + plane // job.channels * job.x_sn + plane % job.channels * job.x_sc,
+                    <char *> scratch_part(&scratch, threadid()), job,
+                    task // job.shares % job.blocks * job.columns, row0,
+                    min(row0 + job.share, job.h.out))
+    scratch_free(&scratch)
+    return True
+
+
+cdef inline void mean_task(
+    floating *y, const floating *x, char *scratch, Means *job, Py_ssize_t column0, Py_ssize_t row0,
+    Py_ssize_t end,
+) noexcept nogil:
+    if job.singly:
+        mean_singly(y, x, scratch, job, row0, end)
+    else:
+        mean_rows(y, x, scratch, job, column0, row0, end)
+
+
+# ------------------------------------------------------------------------------------ and back
+
+
+cdef void shares_of(
+    floating *to, const floating *grad_out, char *scratch, Means *job, Py_ssize_t o0,
+    Py_ssize_t count, Py_ssize_t low, Py_ssize_t high,
+) noexcept nogil:
+    """What a pixel of each of windows o0 .. gets from output rows low .. high, added up."""
+    cdef floating *widths = <floating *> (scratch + job.widths)
+    cdef floating *other = <floating *> (scratch + job.second)
+    cdef Axis *h = &job.h
+    cdef Py_ssize_t o, pitch = job.w.out
+    cdef Py_ssize_t height = counted(h, job.h_low, job.h_high, low)
+    grad_out += o0
+    if low + 1 == high or height == counted(h, job.h_low, job.h_high, high - 1) == h.kernel:
+        down_sums(to, grad_out + low * pitch, pitch, 1, high - low, widths, <floating> height,
+                  count)
+        return
+    fill_run(to, <floating> 0, count)
+    for o in range(low, high):
+        down_sums(other, grad_out + o * pitch, pitch, 1, 1, widths,
+                  <floating> counted(h, job.h_low, job.h_high, o), count)
+        add_run(to, other, count)
+
+
+cdef struct Reach:  # the windows that may hold the pixels of a block, number `first` and so on
+    Py_ssize_t column0, columns, first, count
+    Py_ssize_t left, right  # which of them there are
+
+
+cdef Reach reach_back(Means *job, Py_ssize_t column0) noexcept nogil:
+    cdef Reach s
+    cdef Axis *w = &job.w
+    cdef Py_ssize_t place = column0 + w.before  # of the first pixel in the padded row
+    s.column0, s.columns = column0, min(job.columns, w.size - column0)
+    s.first = place // w.stride - (w.kernel - 1) // w.stride
+    s.count = (place + s.columns - 1) // w.stride - s.first + 1
+    s.left = first_inside(s.first, 1)
+    s.right = max(s.left, count_inside(s.first, 1, w.out, s.count))
+    return s
+
+
+cdef void spread_block(
+    floating *x, const floating *grad_out, char *scratch, Means *job, Reach *s, Py_ssize_t low,
+    Py_ssize_t high,
+) noexcept nogil:
+    """A block of pixels of a row, of windows of stride 1 or 2 in output rows low .. high."""
+    cdef floating *row = <floating *> scratch
+    cdef floating *pairs = <floating *> (scratch + job.second)
+    cdef Axis *w = &job.w
+    cdef Py_ssize_t lanes = SD_VECTOR_BYTES // <Py_ssize_t> sizeof(floating)
+    fill_run(row, <floating> 0, s.left)
+    fill_run(row + s.right, <floating> 0, s.count - s.right + lanes)
+    if s.left < s.right:
+        shares_of(row + s.left, grad_out, scratch, job, s.first + s.left, s.right - s.left, low,
+                  high)
+    if w.stride == 1:
+        across_sums(1, x + s.column0, row, w.kernel, <floating *> NULL, <floating> 1, s.columns)
+        return
+    if floating is float:
+        sd_float_spread_twos(pairs, row, w.kernel, s.count - (w.kernel - 1) // 2)
+    else:
+        sd_double_spread_twos(pairs, row, w.kernel, s.count - (w.kernel - 1) // 2)
+    copy_run(x + s.column0, pairs + (s.column0 + w.before) % 2, s.columns)
+
+
+cdef void spread_singly(
+    floating *x, const floating *grad_out, char *scratch, Means *job, Py_ssize_t low,
+    Py_ssize_t high,
+) noexcept nogil:
+    """A row, of windows of any stride, each of which adds to its pixels."""
+    cdef floating *row = <floating *> scratch
+    cdef Axis *w = &job.w
+    cdef Py_ssize_t first = 0, o, i, start, count
+    cdef floating value
+    fill_run(x, <floating> 0, w.size)
+    while first < w.out:
+        count = min(ROW, w.out - first)
+        count_widths(<floating *> (scratch + job.widths), job, first, count)
+        shares_of(row, grad_out, scratch, job, first, count, low, high)
+        for o in range(count):
+            start, value = start_of(w, first + o), row[o]
+            for i in range(max(0, start), start + count_inside(start, 1, w.size, w.kernel)):
+                x[i] += value
+        first += count
+
+
+cdef void spread_task(
+    floating *x, const floating *grad_out, char *scratch, Means *job, Py_ssize_t column0,
+    Py_ssize_t row0, Py_ssize_t end,
+) noexcept nogil:
+    """Input rows row0 .. end of a block of pixels."""
+    cdef Axis *h = &job.h
+    cdef Py_ssize_t i, low, high, last_low = -1, last_high = -1, width = job.w.size
+    cdef Py_ssize_t columns = width
+    cdef Reach reach
+    if not job.singly:
+        reach = reach_back(job, column0)
+        columns = reach.columns
+        count_widths(<floating *> (scratch + job.widths), job, reach.first + reach.left,
+                     reach.right - reach.left)
+    for i in range(row0, end):
+        # the output rows whose windows hold the row
+        low = max(0, i + h.before - h.kernel + h.stride) // h.stride
+        high = min(h.out, (i + h.before) // h.stride + 1)
+        if low == last_low and high == last_high:
+            memcpy(x + i * width + column0, x + (i - 1) * width + column0,
+                   columns * sizeof(floating))
+        elif low >= high:
+            fill_run(x + i * width + column0, <floating> 0, columns)
+        elif job.singly:
+            spread_singly(x + i * width, grad_out, scratch, job, low, high)
+        else:
+            spread_block(x + i * width, grad_out, scratch, job, &reach, low, high)
+        last_low, last_high = low, high
+
+
+cdef bint spread_means(
+    floating *x, const floating *grad_out, View *xv, Means *job, int threads
+) noexcept nogil:
+    cdef Py_ssize_t task, plane, row0, planes = xv.size[0] * xv.size[1]
+    cdef Py_ssize_t pixels = job.h.size * job.w.size
+    cdef floating divisor
+    cdef Scratch scratch
+    if job.whole:
+        divisor = (<floating> counted(&job.w, job.w_low, job.w_high, 0)
+                   * <floating> counted(&job.h, job.h_low, job.h_high, 0))
+        for plane in prange(planes, num_threads=threads, schedule="static"):
+            fill_run(x + plane * pixels, grad_out[plane] / divisor, pixels)
+        return True
+    job.singly = job.w.kernel > ROW or job.w.stride > 2
+    share_means(job, xv, job.h.size, job.w.size, job.w.kernel, sizeof(floating), threads)
+    if not scratch_take(&scratch, job.bytes, threads):
+        return False
+    with parallel(num_threads=threads):
+        for task in prange(planes * job.blocks * job.shares, schedule="static"):
+            plane = task // (job.blocks * job.shares)
+            row0 = task % job.shares * job.share
+            spread_task(
+                x + plane * pixels, grad_out + plane * job.h.out * job.w.out,
+                <char *> scratch_part(&scratch, threadid()), job,
+                task // job.shares % job.blocks * job.columns, row0,
+                min(row0 + job.share, job.h.size))
+    scratch_free(&scratch)
+    return True
+
+
 cdef bint run_max_forward(
     View *x, View *y, View *argmax, Axis *h, Axis *w, int threads,
 ) noexcept nogil:
@@ -499,6 +895,37 @@ def scatter(values, argmax, x, bint add, int threads):
     cdef View vv = view(values), av = view(argmax), xv = view(x)
     with nogil:
         run_scatter(&vv, &av, &xv, add, threads)
+
+
+def avg_forward(x, y, rows, columns, row_ends, column_ends, int threads):
+    """x (n, c, h, w) -> y (n, c, oh, ow), contiguous; of an axis, windows count what lies between
+    its ends. False where the workspace could not be had."""
+    cdef View xv = view(x), yv = view(y)
+    cdef Axis h = axis(rows), w = axis(columns)
+    cdef Means job
+    cdef bint done
+    plan_means(&job, &h, &w, row_ends, column_ends)
+    with nogil:
+        if xv.itemsize == sizeof(float):
+            done = means(<float *> yv.data, <float *> xv.data, &xv, &job, threads)
+        else:
+            done = means(<double *> yv.data, <double *> xv.data, &xv, &job, threads)
+    return done
+
+
+def avg_backward(grad_out, x, rows, columns, row_ends, column_ends, int threads):
+    """grad_out (n, c, oh, ow) -> x (n, c, h, w), both contiguous; otherwise as `avg_forward`."""
+    cdef View gv = view(grad_out), xv = view(x)
+    cdef Axis h = axis(rows), w = axis(columns)
+    cdef Means job
+    cdef bint done
+    plan_means(&job, &h, &w, row_ends, column_ends)
+    with nogil:
+        if xv.itemsize == sizeof(float):
+            done = spread_means(<float *> xv.data, <float *> gv.data, &xv, &job, threads)
+        else:
+            done = spread_means(<double *> xv.data, <double *> gv.data, &xv, &job, threads)
+    return done
 
 
 cdef PoolingEntries table

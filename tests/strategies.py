@@ -214,8 +214,8 @@ def hold_pixels(drawn):
 
 
 @st.composite
-def _pool_windows(draw):
-    kernel, dilation = draw(KERNELS), draw(DILATIONS)
+def _pool_windows(draw, dilations):
+    kernel, dilation = draw(KERNELS), draw(dilations)
     stride = draw(st.one_of(st.just(kernel), STRIDES))
     spans = [d * (k - 1) + 1 for k, d in zip(_both(kernel), _both(dilation), strict=True)]
     padding = draw(_paddings([span - 1 for span in spans]))
@@ -227,9 +227,9 @@ def _pool_windows(draw):
     return Windows(size, kernel, stride, padding, dilation, ceil_mode)
 
 
-def pool_windows():
+def pool_windows(dilations=DILATIONS):
     """Draw windows for pooling, each of which holds a pixel."""
-    return _pool_windows().filter(hold_pixels)
+    return _pool_windows(dilations).filter(hold_pixels)
 
 
 # ---------------------------------------------------------------------------------- calls

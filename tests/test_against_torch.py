@@ -254,6 +254,44 @@ def max_unpool2d(call, dtype):
     assert_same(sd.max_unpool2d(y.numpy(), narrow, call.windows.size), expected.numpy())
 
 
+def torch_avg_pool2d(x, drawn, count_include_pad):
+    """With padding that torch takes; what is put around the image before counts as its pixels."""
+    image, padding = padded(x, drawn, most=half(drawn))
+    assume(image is x or (count_include_pad and not drawn.ceil_mode))
+    options = {"padding": padding, "ceil_mode": drawn.ceil_mode}
+    strides = [axis.stride for axis in drawn.axes]
+    return F.avg_pool2d(
+        image, drawn.kernel, strides, **options, count_include_pad=count_include_pad
+    )
+
+
+def avg_pool2d(call, dtype):
+    drawn = call.windows
+    x = call.array(call.x_shape, dtype, integers)
+    counted = call.seed % 2 == 0
+    expected = torch_avg_pool2d(tensor(x), drawn, counted)
+    y = sd.avg_pool2d(x, drawn.kernel_size, **options_of(drawn), count_include_pad=counted)
+    assert_same(y, expected.numpy())
+
+
+def avg_pool2d_backward(call, dtype):
+    drawn = call.windows
+    grad_out = call.array(call.y_shape, dtype, reals)
+    counted = call.seed % 2 == 0
+    expected = []
+    for gradient in (grad_out, np.abs(grad_out)):
+        x = torch.zeros(call.x_shape, dtype=torch.float64, requires_grad=True)
+        y = torch_avg_pool2d(x, drawn, counted)
+        expected += torch.autograd.grad(y, x, tensor(gradient, np.float64))
+    grad = sd.avg_pool2d_backward(
+        *(grad_out, drawn.size, drawn.kernel_size),
+        **options_of(drawn),
+        count_include_pad=counted,
+    )
+    terms = drawn.kernel[0] * drawn.kernel[1] + 1
+    assert_sums_close(grad, *(e.numpy() for e in expected), terms)
+
+
 # ------------------------------------------------------------------------ drawn calls
 
 
@@ -275,6 +313,8 @@ OPERATIONS = {
     "max_pool2d": (max_pool2d, plane_calls(wider(pool_windows()))),
     "max_pool2d_backward": (max_pool2d_backward, plane_calls(wider(pool_windows()))),
     "max_unpool2d": (max_unpool2d, plane_calls(wider(pool_windows()))),
+    "avg_pool2d": (avg_pool2d, plane_calls(wider(pool_windows(st.just(1))))),
+    "avg_pool2d_backward": (avg_pool2d_backward, plane_calls(wider(pool_windows(st.just(1))))),
 }
 
 #: How many distinct combinations each operation must agree on: 2,000 in all.
@@ -470,6 +510,19 @@ def test_max_pool2d_on_all_small_axes(axis, combinations):
             assert_agree(ours, theirs, (x, drawn.kernel_size), options)
             agreed.add(case)
     combinations("torch", "max_pool2d", agreed)
+
+
+@pytest.mark.parametrize("axis", [0, 1], ids=["rows", "columns"])
+def test_avg_pool2d_on_all_small_axes(axis, combinations):
+    """What each window is divided by, also where it hangs over the end."""
+    agreed = set()
+    for x, drawn, case in pooled_axes(axis):
+        if drawn.dilation == (1, 1):
+            for counted in (True, False):
+                options = options_of(drawn) | {"count_include_pad": counted}
+                assert_agree(sd.avg_pool2d, F.avg_pool2d, (x, drawn.kernel_size), options)
+                agreed.add((*case, counted))
+    combinations("torch", "avg_pool2d", agreed)
 
 
 # ------------------------------------------------------------------------ documented differences

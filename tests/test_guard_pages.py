@@ -112,6 +112,15 @@ def run(at_end, dtype):
         assert np.array_equal(out, y)
         sd.max_pool2d_backward(out, guarded(argmax), size, out=image)
         sd.max_unpool2d(out, guarded(argmax), size, out=image)
+        y = sd.avg_pool2d(x, (kh, kw), **how)
+        sd.avg_pool2d(x, (kh, kw), out=out, **how)
+        assert np.array_equal(out, y)
+        sd.avg_pool2d_backward(out, size, (kh, kw), out=image, **how)
+        y = sd.avg_pool2d(x, size)
+        out = guarded(np.zeros_like(y))
+        sd.avg_pool2d(x, size, out=out)
+        assert np.array_equal(out, y)
+        sd.avg_pool2d_backward(out, size, size, out=image)
         guarded.release()
 
 

@@ -55,7 +55,13 @@ PUBLIC = {
         "Conv2dPlan",
     },
     "columns": {"im2col", "col2im"},
-    "pooling": {"max_pool2d", "max_pool2d_backward", "max_unpool2d"},
+    "pooling": {
+        "avg_pool2d",
+        "avg_pool2d_backward",
+        "max_pool2d",
+        "max_pool2d_backward",
+        "max_unpool2d",
+    },
     "geometry": {
         "conv_output_size",
         "receptive_field",

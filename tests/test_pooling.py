@@ -1,5 +1,7 @@
 """Pooling, its gradients and unpooling against the specification, and who wins a window."""
 
+import math
+
 import numpy as np
 import pytest
 from checks import (
@@ -54,6 +56,19 @@ LARGE = {
     "5x5 stride 3, tall": large((401, 12), 5, 3, padding=2),
     "far apart": large((70, 70), 3, 1, dilation=30),
 }
+MEANS = {name: call for name, call in LARGE.items() if call.windows.dilation == 1} | {
+    "small plane": PlaneCall(3, 7, Windows((7, 7), 7, 1, 0, 1)),  # planes of several at once
+    "padded plane": PlaneCall(2, 5, Windows((7, 9), (11, 12), 1, ((4, 0), (0, 3)), 1)),
+    "large plane": large((45, 67), (45, 67), 1),
+    "far windows": large((90, 110), (40, 36), (41, 35), padding=(2, 3)),
+    "5x5 stride 2": large((33, 70), 5, 2, padding=2),
+    "4x4 stride 2": large((20, 39), 4, 2, padding=((1, 2), (3, 0))),
+    # more than one block of columns
+    "2x2, very wide": large((2, 8205), 2, 2),
+    "1x3 stride 1, very wide": large((1, 4200), (1, 3), 1, padding=(0, 1)),
+    "wider than a block": large((2, 4300), (2, 4200), 1),
+}
+EVERY_MEAN = pytest.mark.parametrize("call", MEANS.values(), ids=MEANS)
 EVERY_LARGE = pytest.mark.parametrize("call", LARGE.values(), ids=LARGE)
 #: How windows may lie on rows of any width: kernel, stride, padding, dilation.
 ROW_WINDOWS = pytest.mark.parametrize(
@@ -96,6 +111,35 @@ def minus_infinity(rng, shape):
 
 
 NUMBERS = [integers, reals, special, minus_infinity]
+NO_DILATION = st.just(1)
+COUNTS = pytest.mark.parametrize("count_include_pad", [True, False], ids=["padding", "pixels"])
+
+
+def mean_options(call, count_include_pad):
+    """The keywords of `avg_pool2d` and its gradient."""
+    windows = call.windows
+    return {
+        "stride": windows.stride,
+        "padding": windows.padding,
+        "ceil_mode": windows.ceil_mode,
+        "count_include_pad": count_include_pad,
+    }
+
+
+def mean(call, x, count_include_pad=True, of=sd, **keywords):
+    options = mean_options(call, count_include_pad)
+    return of.avg_pool2d(x, call.windows.kernel_size, **options, **keywords)
+
+
+def mean_backward(call, grad_out, count_include_pad=True, of=sd, **keywords):
+    options = mean_options(call, count_include_pad)
+    size, kernel_size = call.windows.size, call.windows.kernel_size
+    return of.avg_pool2d_backward(grad_out, size, kernel_size, **options, **keywords)
+
+
+def pixels(call):
+    """The most pixels of a window; no pixel is in more windows."""
+    return math.prod(min(axis.kernel, axis.size) for axis in call.windows.axes)
 
 
 def any_places(call, rng, index_type):
@@ -382,6 +426,170 @@ def test_minus_zero_is_a_value(dtype, size):
     expected[0, 0, 0, : 2 * 20 : 2] = -0.0
     y = np.full(argmax.shape, -0.0, dtype)
     assert_same_bits(sd.max_unpool2d(y, argmax, size), expected)
+
+
+# ------------------------------------------------------------------------ averages
+
+
+@given(call=plane_calls(pool_windows(NO_DILATION)), count_include_pad=st.booleans())
+def test_means_of_integers_are_rounded_once(dtype, call, count_include_pad):
+    x = call.array(call.x_shape, dtype, integers)
+    out = place_out(call.y_shape, dtype, call.out)
+    with unchanged(x):
+        y = mean(call, x, count_include_pad, out=out)
+    assert_same(y, mean(call, x, count_include_pad, of=reference))
+    assert_delivered(y, out)
+
+
+@given(call=plane_calls(pool_windows(NO_DILATION)), count_include_pad=st.booleans())
+def test_the_gradient_of_means(dtype, call, count_include_pad):
+    grad_out = call.array(call.y_shape, dtype, reals)
+    out = place_out(call.x_shape, dtype, call.out)
+    with unchanged(grad_out):
+        grad = mean_backward(call, grad_out, count_include_pad, out=out)
+    check_mean_sums(mean_backward, call, grad_out, grad, count_include_pad)
+    assert_delivered(grad, out)
+
+
+def check_mean_sums(function, call, given, actual, count_include_pad):
+    """Assert that `actual`, what `function` gave, is within the bound of sums and a division."""
+    expected, magnitude = (
+        function(call, np.array(values, np.float64), count_include_pad, of=reference)
+        for values in (given, np.abs(given))
+    )
+    assert_sums_close(actual, expected, magnitude, pixels(call) + 1)
+
+
+@COUNTS
+@EVERY_MEAN
+def test_large_means(dtype, call, count_include_pad):
+    x = call.array(call.x_shape, dtype, integers)
+    assert_same(mean(call, x, count_include_pad), mean(call, x, count_include_pad, of=reference))
+    x, grad_out = (call.array(shape, dtype, reals) for shape in (call.x_shape, call.y_shape))
+    check_mean_sums(mean, call, x, mean(call, x, count_include_pad), count_include_pad)
+    grad = mean_backward(call, grad_out, count_include_pad)
+    check_mean_sums(mean_backward, call, grad_out, grad, count_include_pad)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"),
+    [(1, 1, 0), (2, 2, 0), (3, 2, 1), (3, 1, 1), (2, 1, 1), (5, 2, 2), (4, 3, 2), (2, 3, 0)],
+)
+def test_every_row_width_of_means(dtype, kernel, stride, padding):
+    for width in range(max(kernel - 2 * padding, 1), 41):
+        call = PlaneCall(1, 3, Windows((2 * kernel + 1, width), kernel, stride, padding, 1))
+        x = call.array(call.x_shape, dtype, integers)
+        assert_same(mean(call, x, False), mean(call, x, False, of=reference))
+        grad_out = call.array(call.y_shape, dtype, reals)
+        check_mean_sums(mean_backward, call, grad_out, mean_backward(call, grad_out), True)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 1), (3, 3), (7, 7), (5, 33), (31, 33), (33, 32)])
+def test_global_average_pooling(dtype, size):
+    x = integers(np.random.default_rng(0), (3, 19, *size)).astype(dtype)
+    y = sd.avg_pool2d(x, x.shape[-2:])
+    expected = x.sum(axis=(2, 3), keepdims=True) / dtype.type(math.prod(size))
+    assert_same(y, expected)
+    grad = sd.avg_pool2d_backward(y, size, size)
+    assert_same(grad, np.broadcast_to(y / dtype.type(math.prod(size)), x.shape))
+
+
+def test_the_mean_of_a_large_plane_is_accurate(dtype):
+    # By its bound as accurate as a sum of 200 terms: of partial sums in rows, lanes and bands.
+    x = 1 + reals(np.random.default_rng(0), (1, 2, 700, 900)).astype(dtype)
+    expected, magnitude = (
+        a.astype(np.float64).mean(axis=(2, 3), keepdims=True) for a in (x, np.abs(x))
+    )
+    assert_sums_close(sd.avg_pool2d(x, (700, 900)), expected, magnitude, 200)
+
+
+@given(call=plane_calls(pool_windows(NO_DILATION)), count_include_pad=st.booleans())
+def test_the_gradient_of_means_is_adjoint(call, count_include_pad):
+    # <means of x, g> = <x, gradient of g>, where all quotients are integers
+    multiple = math.lcm(*range(1, 26))
+    x, grad_out = (
+        multiple * call.array(shape, np.dtype("float64"), integers, number)
+        for number, shape in enumerate((call.x_shape, call.y_shape))
+    )
+    y = mean(call, x, count_include_pad)
+    grad = mean_backward(call, grad_out, count_include_pad)
+    exact = [a.astype(int).astype(object).ravel() for a in (y, grad_out, x, grad)]
+    assert exact[0] @ exact[1] == exact[2] @ exact[3]
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"),
+    [(2, 2, 0), (3, 2, 1), (3, 1, 1), (5, 1, 2), (4, 3, 2), (2, 3, 0), (33, 40, 2)],
+)
+def test_what_is_not_finite_reaches_the_windows_that_hold_it(
+    dtype, kernel, stride, padding, number
+):
+    for width in (kernel, kernel + 1, kernel + 8, kernel + 23):
+        # Plane c has it in column c of the row that the window's middle tap lies on.
+        call = PlaneCall(None, width, Windows((kernel + 2, width), kernel, stride, padding, 1))
+        x = call.array(call.x_shape, dtype, integers)
+        clean = mean(call, x)
+        columns, row = np.arange(width), kernel // 2
+        x[columns, row, columns] = number
+        rows, cols = call.windows.axes
+        held = holds(rows, np.array([row]))[0][np.newaxis, :, np.newaxis]
+        held = held & holds(cols, columns)[:, np.newaxis, :]
+        assert_same(mean(call, x), np.where(held, np.array(number, dtype), clean))
+
+
+def test_nan_in_a_whole_plane_stays_there(dtype):
+    for width in range(1, 41):
+        x = np.ones((1, width, 3, width), dtype)
+        x[0, np.arange(width), 1, np.arange(width)] = np.nan
+        x = np.concatenate([x, np.ones_like(x)])
+        y = sd.avg_pool2d(x, (3, width))
+        assert np.isnan(y[0]).all()
+        assert (y[1] == 1).all()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@EVERY_MEAN
+def test_layouts_do_not_change_the_bits_of_means(dtype, layout, call):
+    x, grad_out = (
+        lay_out(call.array(shape, dtype, reals), layout) for shape in (call.x_shape, call.y_shape)
+    )
+    with unchanged(x, grad_out):
+        y = mean(call, x)
+        grad = mean_backward(call, grad_out)
+    x, grad_out = (a.astype(dtype, order="C") for a in (x, grad_out))
+    assert_same_bits(y, mean(call, x))
+    assert_same_bits(grad, mean_backward(call, grad_out))
+
+
+@EVERY_MEAN
+def test_neither_threads_nor_the_batch_change_the_bits_of_means(dtype, call, monkeypatch):
+    x, grad_out = (call.array(shape, dtype, reals) for shape in (call.x_shape, call.y_shape))
+    y, grad = mean(call, x, False), mean_backward(call, grad_out, False)
+    for n in range(len(x)):
+        for alone in (slice(n, n + 1), n):
+            assert_same_bits(mean(call, x[alone], False), y[alone])
+            assert_same_bits(mean_backward(call, grad_out[alone], False), grad[alone])
+    monkeypatch.setattr(_threads, "WORK_PER_THREAD", 1)
+    for threads in (2, 3, 4, 4):
+        with sd.num_threads(threads):
+            assert_same_bits(mean(call, x, False), y)
+            assert_same_bits(mean_backward(call, grad_out, False), grad)
+
+
+def test_means_of_an_empty_batch(dtype):
+    x = np.empty((0, 3, 5, 6), dtype)
+    y = sd.avg_pool2d(x, 2)
+    assert_same(y, np.empty((0, 3, 2, 3), dtype))
+    assert_same(sd.avg_pool2d_backward(y, (5, 6), 2), x)
+
+
+def test_windows_of_means_take_their_stride_from_the_kernel(dtype):
+    x = reals(np.random.default_rng(0), (2, 3, 9, 11)).astype(dtype)
+    y = sd.avg_pool2d(x, (2, 3))
+    assert_same(y, sd.avg_pool2d(x, (2, 3), stride=(2, 3)))
+    grad = sd.avg_pool2d_backward(y, (9, 11), (2, 3))
+    assert_same(grad, sd.avg_pool2d_backward(y, (9, 11), (2, 3), stride=(2, 3)))
 
 
 # ------------------------------------------------------------------------ same bits

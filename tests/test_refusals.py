@@ -90,6 +90,17 @@ GOOD = {
         "input_size": (6, 7),
         "out": sevens(2, 4, 6, 7),
     },
+    "avg_pool2d": lambda: {
+        "x": normal(2, 4, 6, 7),
+        "kernel_size": (3, 2),
+        "out": sevens(2, 4, 2, 3),
+    },
+    "avg_pool2d_backward": lambda: {
+        "grad_out": normal(2, 4, 2, 3),
+        "input_size": (6, 7),
+        "kernel_size": (3, 2),
+        "out": sevens(2, 4, 6, 7),
+    },
     "max_unpool2d": lambda: {
         "y": normal(2, 4, 2, 3),
         "argmax": np.arange(48).reshape(2, 4, 2, 3) % 42,
@@ -111,6 +122,8 @@ ARRAYS = {  # the floating arrays that each function reads
     "max_pool2d": ("x",),
     "max_pool2d_backward": ("grad_out",),
     "max_unpool2d": ("y",),
+    "avg_pool2d": ("x",),
+    "avg_pool2d_backward": ("grad_out",),
 }
 TO_PLACES = {"max_pool2d_backward": "grad_out", "max_unpool2d": "y"}  # the values, beside argmax
 TAKE_OUT = [function for function, good in GOOD.items() if "out" in good()]
@@ -158,6 +171,8 @@ PAIRS = {  # arguments that are an int or (h, w)
     "max_pool2d": WINDOW,
     "max_pool2d_backward": ("input_size",),
     "max_unpool2d": ("output_size",),
+    "avg_pool2d": ("kernel_size", "stride"),
+    "avg_pool2d_backward": ("input_size", "kernel_size", "stride"),
     "receptive_field": WINDOW,
     "conv2d_parameters": ("kernel_size",),
 }
@@ -175,7 +190,8 @@ NOT_INTS = (
     *({2}, np.ones(2, int), np.array(2.0), np.array(True), object()),
 )
 NONE_IS_LEGAL = {
-    *(("max_pool2d", "stride"), ("receptive_field", "stride")),  # the kernel's size
+    *(("max_pool2d", "stride"), ("avg_pool2d", "stride")),  # the kernel's size
+    *(("avg_pool2d_backward", "stride"), ("receptive_field", "stride")),
     ("Conv2dPlan", "input_size"),  # any
 }
 NEGATIVE = (-1, np.int8(-1), -(2**31), -(2**63), -(2**70))
@@ -221,7 +237,8 @@ for function, name in [(f, name) for f, names in SCALARS.items() for name in nam
 
 PADDED = (
     *CONVOLUTIONS,
-    *("conv_transpose2d", "im2col", "col2im", "max_pool2d", "conv_output_size", "receptive_field"),
+    *("conv_transpose2d", "im2col", "col2im", "max_pool2d", "avg_pool2d", "avg_pool2d_backward"),
+    *("conv_output_size", "receptive_field"),
 )
 
 for function in PADDED:
@@ -278,6 +295,13 @@ for size in (8, *HUGE):
     refuse("conv_output_size", ValueError, size, 2 * size + 1, 7, dilation=size)
 refuse("conv_output_size", ValueError, "stride 3", 8, 2, size=8, stride=3, exact=True)
 
+for function in ("avg_pool2d", "avg_pool2d_backward"):
+    for size in (7, *HUGE):
+        refuse(function, ValueError, "kernel", "height", size, 6, kernel_size=(size, 1))
+    for size in (8, *HUGE):
+        refuse(function, ValueError, "kernel", "width", size, 7, kernel_size=(1, size))
+    refuse(function, ValueError, "kernel", 9, 8, kernel_size=(9, 1), padding=1)
+
 # groups
 for function in CONVOLUTIONS:
     for groups in (4, 5, *HUGE):
@@ -294,7 +318,7 @@ for layer in ((), (3, 1, 0, 1, 1)):
     refuse("receptive_field", ValueError, "layer", layer, layers=[3, layer])
 
 # arrays of another number of axes, or with an empty one (the batch may be empty)
-for function in ("conv2d", "conv2d_backward", "im2col", "max_pool2d"):
+for function in ("conv2d", "conv2d_backward", "im2col", "max_pool2d", "avg_pool2d"):
     for shape in ((), (7,), (6, 7), (1, 2, 4, 6, 7)):
         refuse(function, ValueError, "x", shape, x=normal(*shape))
     for shape in ((2, 0, 6, 7), (2, 4, 0, 7), (2, 4, 6, 0), (0, 0, 6, 7), (0, 6, 7), (4, 6, 0)):
@@ -346,6 +370,12 @@ for function, name in TO_PLACES.items():
         argmax = np.zeros(shape, np.int32)
         refuse(function, ValueError, name, shape, **{name: normal(*shape)}, argmax=argmax)
 
+for shape in ((), (48,), (1, 2, 4, 2, 3), (2, 0, 2, 3), (2, 4, 0, 3), (2, 4, 2, 0), (0, 2, 3)):
+    refuse("avg_pool2d_backward", ValueError, "grad_out", shape, grad_out=normal(*shape))
+for shape in ((2, 4, 3, 2), (2, 4, 2, 4), (2, 4, 1, 3), (4, 6, 7), (2, 4, 6, 7)):
+    expected = (*shape[:-2], 2, 3)
+    refuse("avg_pool2d_backward", ValueError, "grad_out", expected, shape, grad_out=normal(*shape))
+
 # ------------------------------------------------------------------------------ transposed
 
 for value in NOT_INTS:
@@ -380,10 +410,11 @@ for shape in ((6, 7), (1, 2, 4, 6, 7), (2, 0, 6, 7), (2, 4, 0, 7)):
 
 # ------------------------------------------------------------------------------ empty windows
 
-for padding in (3, 2**31, 2**61):
-    refuse("max_pool2d", ValueError, "padding", padding, padding=(padding, 0))
-    refuse("max_pool2d", ValueError, "padding", padding, padding=(0, padding))
-    refuse("max_pool2d", ValueError, "padding", padding, padding=((0, padding), (0, 0)))
+for function in ("max_pool2d", "avg_pool2d", "avg_pool2d_backward"):
+    for padding in (3, 2**31, 2**61):
+        refuse(function, ValueError, "padding", padding, padding=(padding, 0))
+        refuse(function, ValueError, "padding", padding, padding=(0, padding))
+        refuse(function, ValueError, "padding", padding, padding=((0, padding), (0, 0)))
 # taps further apart than the image is long: the third window's lie at -3 and 6, the image at 0..5
 refuse("max_pool2d", ValueError, "window", kernel_size=(2, 1), dilation=(9, 1), padding=(5, 0))
 refuse("max_pool2d", ValueError, "window", kernel_size=(1, 2), dilation=(1, 9), padding=(0, 5))
@@ -640,6 +671,8 @@ TOO_MUCH = {
         normal(1, 1, 1, 1), index_zero(1, 1, 1, 1), 2**24
     ),
     "max_unpool2d": lambda: sd.max_unpool2d(normal(1, 1, 1, 1), index_zero(1, 1, 1, 1), 2**24),
+    "avg_pool2d": lambda: sd.avg_pool2d(broadcast(1, 1, 2**24, 2**24), 1),
+    "avg_pool2d_backward": lambda: sd.avg_pool2d_backward(normal(1, 1, 1, 1), 2**24, 2**24),
 }
 
 #: Results of more bytes, or elements, than a Py_ssize_t counts: some with an empty batch.
@@ -661,6 +694,10 @@ UNCOUNTABLE = {
         normal(0, 1, 1, 1), index_zero(0, 1, 1, 1), 2**31
     ),
     "max_unpool2d": lambda: sd.max_unpool2d(normal(1, 1, 1, 1), index_zero(1, 1, 1, 1), 2**62),
+    "avg_pool2d": lambda: sd.avg_pool2d(
+        *(broadcast(2**10, 2**10, 2**20, 2**20), 3), stride=1, padding=2
+    ),
+    "avg_pool2d_backward": lambda: sd.avg_pool2d_backward(normal(1, 1, 1, 1), 2**62, 2**62),
 }
 
 
@@ -704,6 +741,7 @@ def test_empty_batch_of_planes(level, dtype):
         sd.col2im(cols, (6, 7), (3, 2)),
         sd.max_pool2d_backward(y, argmax, (6, 7)),
         sd.max_unpool2d(y, argmax, (6, 7)),
+        sd.avg_pool2d_backward(sd.avg_pool2d(x, 2), (6, 7), 2),
     ):
         assert (image.shape, image.dtype) == (x.shape, dtype)
 
@@ -743,6 +781,26 @@ def test_huge_stride_takes_the_first_window(level, stride):
     y, argmax = sd.max_pool2d(x, (3, 2), return_argmax=True, **options)
     assert np.array_equal(y, first.max(axis=(2, 3), keepdims=True))
     assert np.array_equal(np.take_along_axis(x.reshape(2, 3, 42, 1), argmax, 2), y)
+    y = sd.avg_pool2d(x, (3, 2), **options)
+    assert np.array_equal(y, first.mean(axis=(2, 3), keepdims=True))
+    image = sd.avg_pool2d_backward(np.full_like(y, 6), (6, 7), (3, 2), **options)
+    assert (image[:, :, :3, :2] == 1).all()
+    assert np.count_nonzero(image) == first.size
+
+
+@pytest.mark.parametrize("size", [2**31, 2**32 + 1, 2**40, 2**61])
+def test_huge_windows_of_means(level, dtype, size):
+    """Each of three windows along each axis holds the whole image."""
+    x = integers(2, 3, 4, 5, dtype=dtype)
+    half = size // 2
+    padding = ((half, half), (half, half))
+    options = {"padding": padding, "stride": 1, "count_include_pad": False}
+    kernel = (2 * half + 2, 2 * half + 3)  # two windows more along each axis
+    y = sd.avg_pool2d(x, kernel, **options)
+    assert y.shape == (2, 3, 3, 3)
+    assert np.allclose(y, x.mean(axis=(2, 3), keepdims=True))
+    grad = sd.avg_pool2d_backward(y, (4, 5), kernel, **options)
+    assert np.allclose(grad, y.sum(axis=(2, 3), keepdims=True) / 20)
 
 
 @pytest.mark.parametrize("algorithm", ["direct", "im2col"])

@@ -58,6 +58,8 @@ def every_kernel(seed=0):
         "max_pool2d argmax": lambda: sd.max_pool2d(x, 2, return_argmax=True)[1],
         "max_pool2d_backward": lambda: sd.max_pool2d_backward(pooled, argmax, (40, 40)),
         "max_unpool2d": lambda: sd.max_unpool2d(pooled, argmax, (40, 40)),
+        "avg_pool2d": lambda: sd.avg_pool2d(x, 3, stride=1, padding=1),
+        "avg_pool2d_backward": lambda: sd.avg_pool2d_backward(pooled, 40, 3, stride=1, padding=1),
     }
 
 

@@ -31,6 +31,8 @@ def functions() -> None:
     assert_type(places, Places)
     assert_type(sd.max_pool2d_backward(pooled, places, y.shape[2:]), Single)
     assert_type(sd.max_unpool2d(pooled, places, y.shape[2:]), Single)
+    assert_type(sd.avg_pool2d(y, y.shape[2:], count_include_pad=False), Single)
+    assert_type(sd.avg_pool2d_backward(pooled, (8, 8), 2), Single)
 
     gradients = sd.conv2d_backward(y, x, weight, padding=1, need=("x", "weight"))
     grad_x: Single = gradients.x

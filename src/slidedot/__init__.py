@@ -23,7 +23,13 @@ from slidedot.geometry import (
     linear_parameters,
     receptive_field,
 )
-from slidedot.pooling import max_pool2d, max_pool2d_backward, max_unpool2d
+from slidedot.pooling import (
+    avg_pool2d,
+    avg_pool2d_backward,
+    max_pool2d,
+    max_pool2d_backward,
+    max_unpool2d,
+)
 
 __version__ = "0.1.0"
 
@@ -31,6 +37,8 @@ __all__ = [
     "Conv2dGradients",
     "Conv2dPlan",
     "ReceptiveField",
+    "avg_pool2d",
+    "avg_pool2d_backward",
     "col2im",
     "conv2d",
     "conv2d_backward",

@@ -1,4 +1,4 @@
-"""Max pooling with the place of each maximum, its gradient, and unpooling."""
+"""Max pooling with the place of each maximum, average pooling, their gradients, and unpooling."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ from slidedot import _dispatch, _threads, _validation
 from slidedot._types import Float, Integers
 from slidedot.geometry import Axis, Padding, Size, empty_window, flag, pair, shown, windows
 
-__all__ = ["max_pool2d", "max_pool2d_backward", "max_unpool2d"]
+__all__ = [
+    "avg_pool2d",
+    "avg_pool2d_backward",
+    "max_pool2d",
+    "max_pool2d_backward",
+    "max_unpool2d",
+]
 
 
 def _pool_windows(
@@ -253,6 +259,164 @@ def max_unpool2d(
     """
     names = "max_unpool2d", "y", "output_size"
     return _scatter(names, y, argmax, output_size, out, add=False)
+
+
+def _counted(axes: tuple[Axis, Axis], count_include_pad: bool) -> list[tuple[int, int]]:
+    """Return of each axis from where to where an average counts: the image, or its padding too."""
+    if count_include_pad:
+        return [(-axis.before, axis.size + axis.after) for axis in axes]
+    return [(0, axis.size) for axis in axes]
+
+
+def avg_pool2d(
+    x: NDArray[Float],
+    kernel_size: Size,
+    *,
+    stride: Size | None = None,
+    padding: Padding = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    out: NDArray[Float] | None = None,
+) -> NDArray[Float]:
+    """Take the mean of each window.
+
+    ``y[n, c, oy, ox] = sum over i, j of x[n, c, oy * stride + i - top, ...] / pixels``, where
+    padding is 0 and ``pixels`` is ``kh * kw``, or fewer for a window that hangs over the padded
+    image's end. ``avg_pool2d(x, x.shape[-2:])`` is global average pooling.
+
+    Parameters
+    ----------
+    x : ndarray, (N, C, H, W) or (C, H, W), float32 or float64
+        A batch of images, or one.
+    kernel_size : int or (int, int)
+        The window ``(kh, kw)``, in pixels.
+    stride : int or (int, int), optional
+        The step between windows; `kernel_size` if not given.
+    padding : int, (int, int), ((int, int), (int, int)), "valid" or "same"
+        Pixels of zeros around the image, less than the kernel.
+    ceil_mode : bool
+        Round the output's size up: a last window may hang over the end, if it starts inside the
+        image or the padding before it.
+    count_include_pad : bool
+        Count a window's padding among its pixels; else the sum is divided by how many pixels of
+        the image the window holds.
+    out : ndarray, optional
+        Where to put the result.
+
+    Returns
+    -------
+    ndarray, (N, C, OH, OW) or (C, OH, OW)
+        The means, of the dtype of `x`.
+
+    Raises
+    ------
+    ValueError
+        A number out of range, a kernel larger than the padded image, a window that holds only
+        padding, an `out` that does not fit.
+    TypeError
+        An array of another dtype, a number that is not an integer.
+    MemoryError
+        The result does not fit into memory.
+
+    Notes
+    -----
+    Each window is summed by itself, so that NaN and infinity reach only the windows that hold them.
+
+    Examples
+    --------
+    >>> import numpy as np, slidedot as sd
+    >>> x = np.array([[[1.0, 5.0, 2.0], [3.0, 7.0, 4.0]]])
+    >>> sd.avg_pool2d(x, 2, stride=1)
+    array([[[4. , 4.5]]])
+    >>> sd.avg_pool2d(x, 2, ceil_mode=True)
+    array([[[4., 3.]]])
+    """
+    function = "avg_pool2d"
+    x, single = _validation.images(function, "x", x)
+    axes = _pool_windows(function, x.shape[2:], kernel_size, stride, padding, 1, ceil_mode)
+    h, w = axes
+    shape = (*x.shape[:2], h.out, w.out)
+    y = _validation.output(function, out, shape[1:] if single else shape, x.dtype.type, x=x)
+    x = _validation.plain(x)
+    if y.size:
+        threads = _threads.threads_for(y.size * min(h.kernel, h.size) * min(w.kernel, w.size))
+        ends = _counted(axes, count_include_pad)
+        done = _dispatch.kernels.pooling.avg_forward(x, y.reshape(shape), h, w, *ends, threads)
+        _validation.workspace(function, done)
+    return _validation.deliver(y, out)
+
+
+def avg_pool2d_backward(
+    grad_out: NDArray[Float],
+    input_size: Size,
+    kernel_size: Size,
+    *,
+    stride: Size | None = None,
+    padding: Padding = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    out: NDArray[Float] | None = None,
+) -> NDArray[Float]:
+    """Return the gradient of `avg_pool2d`: each window's gradient is shared out among its pixels.
+
+    ``x[n, c, h, w] = sum over the windows that hold the pixel of grad_out[n, c, oy, ox] / pixels``,
+    with ``pixels`` as in `avg_pool2d`.
+
+    Parameters
+    ----------
+    grad_out : ndarray, (N, C, OH, OW) or (C, OH, OW), float32 or float64
+        The gradient for the means.
+    input_size : int or (int, int)
+        ``(H, W)`` of the input of `avg_pool2d`.
+    kernel_size, stride, padding, ceil_mode, count_include_pad
+        As for `avg_pool2d`.
+    out : ndarray, optional
+        Where to put the result.
+
+    Returns
+    -------
+    ndarray, (N, C, H, W) or (C, H, W)
+        The gradient for the input, of the dtype of `grad_out`.
+
+    Raises
+    ------
+    ValueError
+        A number out of range, sizes that do not fit, an `out` that does not fit.
+    TypeError
+        An array of another dtype, a number that is not an integer.
+    MemoryError
+        The result does not fit into memory.
+
+    Examples
+    --------
+    >>> import numpy as np, slidedot as sd
+    >>> sd.avg_pool2d_backward(np.array([[[4.0, 8.0]]]), (2, 3), 2, stride=1)
+    array([[[1., 3., 2.],
+            [1., 3., 2.]]])
+    """
+    function = "avg_pool2d_backward"
+    grad_out = _validation.floats(
+        function, "grad_out", grad_out, (3, 4), "(N, C, OH, OW) or (C, OH, OW)"
+    )
+    _validation.not_empty(function, "grad_out", grad_out)
+    size = pair(function, "input_size", input_size)
+    axes = _pool_windows(function, size, kernel_size, stride, padding, 1, ceil_mode)
+    h, w = axes
+    _validation.shape(function, "grad_out", grad_out, (*grad_out.shape[:-2], h.out, w.out))
+    shape = (*grad_out.shape[:-2], *size)
+    x = _validation.output(function, out, shape, grad_out.dtype.type, grad_out=grad_out)
+    grad_out = np.ascontiguousarray(_validation.plain(grad_out))
+    batch = (slice(None),) if grad_out.ndim == 4 else (None,)
+    if x.size:
+        ends = _counted(axes, count_include_pad)
+        threads = _threads.threads_for(
+            grad_out.size * min(h.kernel, size[0]) * min(w.kernel, size[1])
+        )
+        done = _dispatch.kernels.pooling.avg_backward(
+            grad_out[batch], x[batch], h, w, *ends, threads
+        )
+        _validation.workspace(function, done)
+    return _validation.deliver(x, out)
 
 
 def _scatter(

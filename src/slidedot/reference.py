@@ -31,6 +31,8 @@ Axes = tuple[Axis, Axis]
 
 __all__ = [
     "Conv2dGradients",
+    "avg_pool2d",
+    "avg_pool2d_backward",
     "col2im",
     "conv2d",
     "conv2d_backward",
@@ -541,3 +543,108 @@ def max_unpool2d(
         h, w = divmod(int(places[n, c, i, j]), size[1])
         images[n, c, h, w] = values[n, c, i, j]
     return _deliver(images, y, y.ndim == 3, out)
+
+
+def _means(
+    axes: Axes, count_include_pad: bool
+) -> Iterator[tuple[int, int, list[int], list[int], int]]:
+    """Yield each output pixel ``i, j``, its window's rows and columns, and how many it counts."""
+    for i in range(axes[0].out):
+        for j in range(axes[1].out):
+            h, w = (_pixels(axis, o) for axis, o in zip(axes, (i, j), strict=True))
+            pixels = len(h) * len(w)
+            if count_include_pad:  # all of the window but what hangs over the padded image's end
+                pixels = math.prod(
+                    len(range(o * axis.stride, axis.before + axis.size + axis.after)[: axis.kernel])
+                    for axis, o in zip(axes, (i, j), strict=True)
+                )
+            yield i, j, h, w, pixels
+
+
+def avg_pool2d(
+    x: NDArray[Float],
+    kernel_size: Size,
+    *,
+    stride: Size | None = None,
+    padding: Padding = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    out: NDArray[Float] | None = None,
+) -> NDArray[Float]:
+    """Take the mean of each window, in which padding counts as zeros or not at all.
+
+    Parameters
+    ----------
+    x, kernel_size, stride, padding, ceil_mode, count_include_pad, out
+        As for `slidedot.avg_pool2d`.
+
+    Returns
+    -------
+    ndarray (N, C, OH, OW)
+        The means, of the dtype of `x`.
+
+    Raises
+    ------
+    ValueError
+        Sizes without a result, as for `slidedot.avg_pool2d`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> avg_pool2d(np.array([[[1.0, 4.0, 3.0, 3.0]]]), (1, 2))
+    array([[[2.5, 3. ]]])
+    """
+    images = _batch(x, 4)
+    stride = kernel_size if stride is None else stride
+    axes = geometry.windows(
+        "avg_pool2d", images.shape[2:], kernel_size, stride, padding, 1, ceil_mode
+    )
+    y = np.empty((*images.shape[:2], *(axis.out for axis in axes)))
+    for i, j, h, w, pixels in _means(axes, count_include_pad):
+        y[:, :, i, j] = images[:, :, h][:, :, :, w].sum(axis=(2, 3)) / pixels
+    return _deliver(y, x, x.ndim == 3, out)
+
+
+def avg_pool2d_backward(
+    grad_out: NDArray[Float],
+    input_size: Size,
+    kernel_size: Size,
+    *,
+    stride: Size | None = None,
+    padding: Padding = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    out: NDArray[Float] | None = None,
+) -> NDArray[Float]:
+    """Share out each output pixel's gradient in its window: the adjoint of `avg_pool2d`.
+
+    Parameters
+    ----------
+    grad_out, input_size, kernel_size, stride, padding, ceil_mode, count_include_pad, out
+        As for `slidedot.avg_pool2d_backward`.
+
+    Returns
+    -------
+    ndarray (N, C, H, W)
+        The gradient with respect to the pooled image, of the dtype of `grad_out`.
+
+    Raises
+    ------
+    ValueError
+        Sizes without a result, as for `slidedot.avg_pool2d_backward`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> avg_pool2d_backward(np.array([[[5.0, 7.0]]]), (1, 4), (1, 2))
+    array([[[2.5, 2.5, 3.5, 3.5]]])
+    """
+    grads = _batch(grad_out, 4)
+    stride = kernel_size if stride is None else stride
+    size = geometry.pair("avg_pool2d_backward", "input_size", input_size)
+    axes = geometry.windows("avg_pool2d_backward", size, kernel_size, stride, padding, 1, ceil_mode)
+    grad_images = np.zeros((*grads.shape[:2], *size))
+    for i, j, h, w, pixels in _means(axes, count_include_pad):
+        for row in h:
+            grad_images[:, :, row, w] += grads[:, :, i, j, np.newaxis] / pixels
+    return _deliver(grad_images, grad_out, grad_out.ndim == 3, out)
