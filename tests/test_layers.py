@@ -17,11 +17,13 @@ from strategies import LAYOUTS, integers, lay_out
 
 from slidedot import conv2d, conv2d_backward, layers, max_pool2d, receptive_field
 from slidedot.layers import (
+    AvgPool2d,
     Conv2d,
     ConvTranspose2d,
     Flatten,
     Linear,
     MaxPool2d,
+    MaxUnpool2d,
     ReLU,
     Sequential,
     softmax_cross_entropy,
@@ -142,6 +144,97 @@ def test_max_pool2d_gradients(layer, batch):
     shape = (*batch, 3, 5, 6)
     x = rng.permutation(np.prod(shape)).reshape(shape).astype(np.float64)  # no ties
     assert_gradients_exact(layer, x, rng)
+
+
+@pytest.mark.parametrize("batch", [(), (2,)], ids=["single image", "batch"])
+@pytest.mark.parametrize(
+    "layer",
+    [
+        AvgPool2d(2),
+        AvgPool2d((4, 2), stride=1),
+        AvgPool2d(4, stride=2, padding=1),
+        AvgPool2d(2, stride=2, ceil_mode=True, count_include_pad=False),
+    ],
+    ids=repr,
+)
+def test_avg_pool2d_gradients(layer, batch):
+    rng = np.random.default_rng(2)
+    assert_gradients_exact(layer, integers(rng, (*batch, 3, 5, 6)), rng)
+
+
+@pytest.mark.parametrize("batch", [(), (2,)], ids=["single image", "batch"])
+@pytest.mark.parametrize("pool", [MaxPool2d(2), MaxPool2d(2, stride=3, padding=1)], ids=repr)
+def test_max_unpool2d_gradients(pool, batch):
+    rng = np.random.default_rng(2)
+    layer = MaxUnpool2d(pool)
+    y = pool(integers(rng, (*batch, 3, 5, 6)))  # windows that share no pixel
+    assert layer(y).shape == (*batch, 3, 5, 6)
+    assert_gradients_exact(layer, integers(rng, y.shape), rng)
+
+
+def test_unpooling_as_in_torch(dtype):
+    """An encoder and a decoder, as SegNet's."""
+    torch = pytest.importorskip("torch")
+    pools = MaxPool2d(2), MaxPool2d(3, stride=2, padding=1)
+    model = Sequential(*pools, *map(MaxUnpool2d, reversed(pools)), AvgPool2d(3, stride=2))
+    x = np.random.default_rng(0).standard_normal((2, 3, 14, 18)).astype(dtype)
+    twin = torch.from_numpy(x).requires_grad_()
+    first, inner = torch.nn.functional.max_pool2d(twin, 2, return_indices=True)
+    second, outer = torch.nn.functional.max_pool2d(first, 3, 2, 1, return_indices=True)
+    back = torch.ops.aten.max_unpool2d(second, outer, first.shape[2:])
+    back = torch.ops.aten.max_unpool2d(back, inner, x.shape[2:])
+    expected = torch.nn.functional.avg_pool2d(back, 3, 2)
+    y = model.forward(x, training=True)
+    np.testing.assert_allclose(y, expected.detach(), rtol=1e-5)
+    np.testing.assert_array_equal(model(x), y)
+    grad_out = np.random.default_rng(1).standard_normal(y.shape).astype(dtype)
+    expected.backward(torch.from_numpy(grad_out))
+    np.testing.assert_allclose(model.backward(grad_out), twin.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_unpooling_follows_its_pool():
+    pool = MaxPool2d(2)
+    unpool = MaxUnpool2d(pool)
+    images = np.random.default_rng(0).standard_normal((2, 5, 3, 4, 6)).astype(np.float32)
+    with pytest.raises(ValueError, match=r"^MaxUnpool2d: its pool must run before, got MaxPool2d"):
+        unpool(images[0])
+    y = pool.forward(images[0], training=True)
+    assert np.count_nonzero(unpool.forward(y, training=True)) == y.size
+    other = pool(images[1])  # what backward needs is not the pool's, but its own
+    grad_out = np.random.default_rng(1).standard_normal(images[0].shape).astype(np.float32)
+    _, argmax = max_pool2d(images[0], 2, return_argmax=True)
+    flat = grad_out.reshape(5, 3, 24)
+    expected = np.take_along_axis(flat, argmax.reshape(5, 3, 6), axis=2).reshape(y.shape)
+    np.testing.assert_array_equal(unpool.backward(grad_out), expected)
+    np.testing.assert_array_equal(pool(unpool(abs(other))), abs(other))
+    for wrong in (other[:4], other[0], other[:, :2], other[..., :2], np.zeros_like(images[0])):
+        with pytest.raises(ValueError, match=r"^MaxUnpool2d: x must have shape \(5, 3, 2, 3\)"):
+            unpool(wrong)
+    with pytest.raises(TypeError, match=r"^MaxUnpool2d: x must be float32 or float64"):
+        unpool(other.astype(int))
+    assert unpool(pool(images[0][:0])).shape == (0, 3, 4, 6)
+
+
+def test_a_pool_keeps_places_only_for_unpooling():
+    pool = MaxPool2d(2)
+    pool(np.ones((1, 4, 4), np.float32))
+    assert pool._places is None
+    MaxUnpool2d(pool)
+    pool(np.ones((1, 4, 4), np.float32))
+    assert pool._places[1] == (4, 4)
+
+
+def test_a_summary_with_unpooling():
+    pool = MaxPool2d(2)
+    model = Sequential(Conv2d(1, 4, 3, padding=1), pool, AvgPool2d(3, stride=1), MaxPool2d(2))
+    rows = rows_of(model.summary((1, 12, 12)))
+    assert [row[4] for row in rows[3:7]] == ["3 x 3", "4 x 4", "8 x 8", "10 x 10"]
+    model = Sequential(Conv2d(1, 4, 3, padding=1), pool, MaxUnpool2d(pool), Conv2d(4, 1, 3))
+    rows = rows_of(model.summary((1, 12, 12)))
+    assert rows[5][1:5] == ("MaxUnpool2d(MaxPool2d(2))", "(4, 12, 12)", "0", "varies")
+    assert rows[6][4] == "varies"
+    with pytest.raises(ValueError, match=r"^receptive_field: .* unpooling .*got MaxUnpool2d"):
+        receptive_field(model.layers)
 
 
 def test_relu_gradients():
@@ -817,6 +910,10 @@ def test_load_refuses_what_is_no_mapping():
         (lambda: ConvTranspose2d(1, 1, 3, padding=-1), ValueError, "ConvTranspose2d: padding must"),
         (lambda: ConvTranspose2d(3, 4, 3, groups=2), ValueError, "groups=2 .* in_channels=3"),
         (lambda: MaxPool2d(0), ValueError, "MaxPool2d: kernel_size must be >= 1"),
+        (lambda: MaxUnpool2d(2), TypeError, "MaxUnpool2d: pool must be a MaxPool2d, got 2"),
+        (lambda: AvgPool2d(0), ValueError, "AvgPool2d: kernel_size must be >= 1"),
+        (lambda: AvgPool2d(2, stride=0), ValueError, "AvgPool2d: stride must be >= 1"),
+        (lambda: AvgPool2d(2, padding=(0, -1)), ValueError, "AvgPool2d: padding must be >= 0"),
         (lambda: MaxPool2d(2, stride=0), ValueError, "MaxPool2d: stride must be >= 1"),
         (lambda: MaxPool2d(2, padding=(0, -1)), ValueError, "MaxPool2d: padding must be >= 0"),
         (lambda: MaxPool2d(2, dilation=1.0), TypeError, "MaxPool2d: dilation must be an int"),
@@ -864,6 +961,12 @@ def test_pool_takes_its_stride_from_the_kernel():
         (Conv2d(2, 2, 3, algorithm="direct"), "Conv2d(2, 2, 3, algorithm='direct')"),
         (MaxPool2d(2), "MaxPool2d(2)"),
         (MaxPool2d((2, 3)), "MaxPool2d((2, 3))"),
+        (MaxUnpool2d(MaxPool2d(2)), "MaxUnpool2d(MaxPool2d(2))"),
+        (AvgPool2d((2, 3)), "AvgPool2d((2, 3))"),
+        (
+            AvgPool2d(3, stride=2, padding=1, ceil_mode=True, count_include_pad=False),
+            "AvgPool2d(3, stride=2, padding=1, ceil_mode=True, count_include_pad=False)",
+        ),
         (MaxPool2d(3, stride=2, padding=1), "MaxPool2d(3, stride=2, padding=1)"),
         (MaxPool2d(2, dilation=2, ceil_mode=True), "MaxPool2d(2, dilation=2, ceil_mode=True)"),
         (Linear(3, 4, bias=False), "Linear(3, 4, bias=False)"),

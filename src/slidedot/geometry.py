@@ -427,10 +427,10 @@ class ReceptiveField(NamedTuple):
 
 def _layer_window(layer: Any) -> tuple[Any, Any, Any, Any]:
     """Return (kernel_size, stride, padding, dilation) of an entry of `receptive_field`."""
-    if hasattr(layer, "output_padding"):
+    if hasattr(layer, "output_padding") or hasattr(layer, "pool"):
         raise ValueError(
-            "receptive_field: the outputs of a transposed convolution see fields of different "
-            f"sizes, got {layer!r}"
+            "receptive_field: the outputs of a transposed convolution or of unpooling see fields "
+            f"of different sizes, got {layer!r}"
         )
     if hasattr(layer, "kernel_size"):
         return layer.kernel_size, layer.stride, layer.padding, getattr(layer, "dilation", 1)

@@ -46,14 +46,22 @@ from slidedot.geometry import (
     transposed_windows,
     windows,
 )
-from slidedot.pooling import max_pool2d, max_pool2d_backward
+from slidedot.pooling import (
+    avg_pool2d,
+    avg_pool2d_backward,
+    max_pool2d,
+    max_pool2d_backward,
+    max_unpool2d,
+)
 
 __all__ = [
+    "AvgPool2d",
     "Conv2d",
     "ConvTranspose2d",
     "Flatten",
     "Linear",
     "MaxPool2d",
+    "MaxUnpool2d",
     "ReLU",
     "Sequential",
     "softmax_cross_entropy",
@@ -653,6 +661,10 @@ class MaxPool2d(_Windows):
         stride = kernel_size if stride is None else stride
         _set_window(self, kernel_size, stride, padding, dilation)
         self.ceil_mode = flag("MaxPool2d", "ceil_mode", ceil_mode)
+        #: Where the last forward's maxima were, and on images of which size, for `MaxUnpool2d`;
+        #: only kept if there is one, so that threads may share all other models in inference.
+        self._keeps_places = False
+        self._places: tuple[Integers, tuple[int, int]] | None = None
 
     def __repr__(self) -> str:
         square = self.kernel_size[0] == self.kernel_size[1]
@@ -674,16 +686,162 @@ class MaxPool2d(_Windows):
             padding=self.padding,
             dilation=self.dilation,
             ceil_mode=self.ceil_mode,
-            return_argmax=training,
+            return_argmax=training or self._keeps_places,
         )
-        if not training:
+        if not (training or self._keeps_places):
             return result, None
         y, argmax = result
-        return y, (argmax, x.shape[-2:])
+        places = argmax, x.shape[-2:]
+        if self._keeps_places:
+            self._places = places
+        return y, places
 
     def _backward(self, saved: Any, grad_out: Any, need_input_grad: bool) -> Any:
         argmax, input_size = saved
         return max_pool2d_backward(grad_out, argmax, input_size) if need_input_grad else None
+
+
+class MaxUnpool2d(_Layer):
+    """Unpooling layer: each value back to where a max pooling layer found its own, zeros elsewhere.
+
+    Takes what `pool` returned in its last forward, in shape, ``(N, C, OH, OW)`` or ``(C, OH, OW)``,
+    and returns the shape of what `pool` took, ``(N, C, H, W)`` or ``(C, H, W)``, as
+    `slidedot.max_unpool2d` with the places of `pool`.
+
+    Parameters
+    ----------
+    pool : MaxPool2d
+        The layer that runs before, in the same model or another one. From now on it keeps the
+        places of its last forward, in inference too; threads can then not share it.
+
+    Raises
+    ------
+    TypeError
+        A `pool` of another kind.
+
+    Notes
+    -----
+    The gradient for a value is the one at its place, also where overlapping windows share a
+    maximum, as in torch.
+
+    References
+    ----------
+    Badrinarayanan, Kendall and Cipolla, "SegNet", arXiv 1511.00561.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> pool = MaxPool2d(2)
+    >>> model = Sequential(pool, MaxUnpool2d(pool))
+    >>> model(np.float32([[[1, 2, 5, 6], [3, 4, 7, 8]]]))
+    array([[[0., 0., 0., 0.],
+            [0., 4., 0., 8.]]], dtype=float32)
+    """
+
+    def __init__(self, pool: MaxPool2d) -> None:
+        super().__init__()
+        if not isinstance(pool, MaxPool2d):
+            raise TypeError(f"MaxUnpool2d: pool must be a MaxPool2d, got {shown(pool)}")
+        self.pool = pool
+        pool._keeps_places = True
+
+    def __repr__(self) -> str:
+        return _text(self, self.pool)
+
+    def _forward(self, x: Any, training: bool) -> tuple[Any, Any]:
+        if self.pool._places is None:
+            raise ValueError(f"MaxUnpool2d: its pool must run before, got {self.pool!r} without")
+        argmax, size = self.pool._places
+        x = _validation.floats("MaxUnpool2d", "x", x)
+        _validation.shape("MaxUnpool2d", "x", x, argmax.shape)
+        return max_unpool2d(x, argmax, size), argmax
+
+    def _backward(self, argmax: Any, grad_out: Any, need_input_grad: bool) -> Any:
+        if not need_input_grad:
+            return None
+        flat, places = (
+            planes.reshape(*planes.shape[:-2], math.prod(planes.shape[-2:]))
+            for planes in (_validation.plain(grad_out), argmax)
+        )
+        return np.take_along_axis(flat, places, axis=-1).reshape(argmax.shape)
+
+
+class AvgPool2d(_Windows):
+    """Average pooling layer: each window's mean; the gradient is shared out among its pixels.
+
+    Takes ``(N, C, H, W)`` or ``(C, H, W)`` and returns ``(N, C, OH, OW)`` or ``(C, OH, OW)``, as
+    `slidedot.avg_pool2d` with these arguments.
+
+    Parameters
+    ----------
+    kernel_size : int or (int, int)
+        Size of a window, ``(h, w)``.
+    stride : None, int or (int, int)
+        Pixels between windows; None means `kernel_size`.
+    padding : int, (int, int), ((int, int), (int, int)), "valid" or "same"
+        Pixels of zeros around the image.
+    ceil_mode : bool
+        Whether a last window may hang over the end.
+    count_include_pad : bool
+        Whether a window's padding counts among its pixels.
+
+    Raises
+    ------
+    ValueError
+        A number out of range.
+    TypeError
+        A number that is not an integer.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> AvgPool2d(2)(np.float32([[[1, 2, 5, 6], [3, 4, 7, 8]]]))
+    array([[[2.5, 6.5]]], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        kernel_size: Size,
+        *,
+        stride: Size | None = None,
+        padding: Padding = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+    ) -> None:
+        super().__init__()
+        stride = kernel_size if stride is None else stride
+        _set_window(self, kernel_size, stride, padding, 1)
+        self.ceil_mode = flag("AvgPool2d", "ceil_mode", ceil_mode)
+        self.count_include_pad = flag("AvgPool2d", "count_include_pad", count_include_pad)
+
+    def __repr__(self) -> str:
+        square = self.kernel_size[0] == self.kernel_size[1]
+        return _text(
+            self,
+            self.kernel_size,
+            stride=(self.stride, self.kernel_size[0] if square else self.kernel_size),
+            padding=(self.padding, 0),
+            ceil_mode=(self.ceil_mode, False),
+            count_include_pad=(self.count_include_pad, True),
+        )
+
+    def _options(self) -> dict[str, Any]:
+        """Return the keywords that forward and backward share."""
+        return {
+            "stride": self.stride,
+            "padding": self.padding,
+            "ceil_mode": self.ceil_mode,
+            "count_include_pad": self.count_include_pad,
+        }
+
+    def _forward(self, x: Any, training: bool) -> tuple[Any, Any]:
+        x = _validation.array("avg_pool2d", "x", x)
+        return avg_pool2d(x, self.kernel_size, **self._options()), x.shape[-2:]
+
+    def _backward(self, input_size: Any, grad_out: Any, need_input_grad: bool) -> Any:
+        if not need_input_grad:
+            return None
+        return avg_pool2d_backward(grad_out, input_size, self.kernel_size, **self._options())
 
 
 class ReLU(_Layer):
@@ -936,8 +1094,8 @@ class Sequential(_Layer):
         str
             A line per layer, then totals: output shape, number of parameters, receptive field
             (pixels of the input that one output sees, padding included; "varies" from the first
-            transposed convolution on, "all" from the first fully connected layer on), and
-            multiply-adds for one input.
+            transposed convolution or unpooling on, "all" from the first fully connected layer on),
+            and multiply-adds for one input.
 
         Raises
         ------
@@ -982,7 +1140,7 @@ class Sequential(_Layer):
             y = layer.forward(x)
             if isinstance(layer, Linear):
                 field = "all"
-            elif field == "varies" or hasattr(layer, "output_padding"):
+            elif field == "varies" or hasattr(layer, "output_padding") or hasattr(layer, "pool"):
                 field = "varies"  # from one output of a transposed convolution to the next
             elif hasattr(layer, "kernel_size"):
                 # padding moves a field, and leaves its size

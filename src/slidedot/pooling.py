@@ -334,13 +334,14 @@ def avg_pool2d(
     function = "avg_pool2d"
     x, single = _validation.images(function, "x", x)
     axes = _pool_windows(function, x.shape[2:], kernel_size, stride, padding, 1, ceil_mode)
+    counted = flag(function, "count_include_pad", count_include_pad)
     h, w = axes
     shape = (*x.shape[:2], h.out, w.out)
     y = _validation.output(function, out, shape[1:] if single else shape, x.dtype.type, x=x)
     x = _validation.plain(x)
     if y.size:
         threads = _threads.threads_for(y.size * min(h.kernel, h.size) * min(w.kernel, w.size))
-        ends = _counted(axes, count_include_pad)
+        ends = _counted(axes, counted)
         done = _dispatch.kernels.pooling.avg_forward(x, y.reshape(shape), h, w, *ends, threads)
         _validation.workspace(function, done)
     return _validation.deliver(y, out)
@@ -401,6 +402,7 @@ def avg_pool2d_backward(
     _validation.not_empty(function, "grad_out", grad_out)
     size = pair(function, "input_size", input_size)
     axes = _pool_windows(function, size, kernel_size, stride, padding, 1, ceil_mode)
+    counted = flag(function, "count_include_pad", count_include_pad)
     h, w = axes
     _validation.shape(function, "grad_out", grad_out, (*grad_out.shape[:-2], h.out, w.out))
     shape = (*grad_out.shape[:-2], *size)
@@ -408,7 +410,7 @@ def avg_pool2d_backward(
     grad_out = np.ascontiguousarray(_validation.plain(grad_out))
     batch = (slice(None),) if grad_out.ndim == 4 else (None,)
     if x.size:
-        ends = _counted(axes, count_include_pad)
+        ends = _counted(axes, counted)
         threads = _threads.threads_for(
             grad_out.size * min(h.kernel, size[0]) * min(w.kernel, size[1])
         )
