@@ -1,4 +1,4 @@
-"""`slidedot.pooling`: max_pool2d, with and without its indices, and its gradient."""
+"""`slidedot.pooling`: maxima with and without their indices, means, gradients and unpooling."""
 
 from functools import partial
 
@@ -7,7 +7,7 @@ import numpy as np
 import slidedot as sd
 
 from . import peers
-from .shapes import POOLINGS, normal
+from .shapes import MEANS, POOLINGS, normal
 
 
 class MaxPool2d:
@@ -25,6 +25,8 @@ class MaxPool2d:
             self.forward = partial(torch.nn.functional.max_pool2d, x, *windows)
             backward = torch.ops.aten.max_pool2d_with_indices_backward
             self.backward = partial(backward, grad_out, x, *windows, self.argmax()[1])
+            unpool = torch.ops.aten.max_unpool2d
+            self.unpool = partial(unpool, grad_out, self.argmax()[1], shape.x[2:])
         else:
             self.forward = partial(
                 sd.max_pool2d, x, shape.kernel, stride=shape.stride, padding=shape.padding
@@ -32,12 +34,43 @@ class MaxPool2d:
             self.argmax = partial(self.forward, return_argmax=True)
             backward = sd.max_pool2d_backward
             self.backward = partial(backward, grad_out, self.argmax()[1], shape.x[2:])
+            self.unpool = partial(sd.max_unpool2d, grad_out, self.argmax()[1], shape.x[2:])
 
     def time_forward(self, layer, by):
         self.forward()
 
     def time_forward_argmax(self, layer, by):
         self.argmax()
+
+    def time_backward(self, layer, by):
+        self.backward()
+
+    def time_unpool(self, layer, by):
+        self.unpool()
+
+
+class AvgPool2d:
+    params = (tuple(MEANS), ("slidedot", "torch", "torch, channels last"))
+    param_names = ("layer", "by")
+
+    def setup(self, layer, by):
+        shape = MEANS[layer]
+        x, grad_out = map(normal, (shape.x, shape.y))
+        if by != "slidedot":
+            x, grad_out = peers.lay_out(by, x, grad_out)
+            torch = peers.torch
+            windows = [shape.kernel] * 2, [shape.stride] * 2, [shape.padding] * 2
+            self.forward = partial(torch.nn.functional.avg_pool2d, x, *windows)
+            backward = torch.ops.aten.avg_pool2d_backward
+            self.backward = partial(backward, grad_out, x, *windows, False, True, None)
+        else:
+            windows = {"stride": shape.stride, "padding": shape.padding}
+            self.forward = partial(sd.avg_pool2d, x, shape.kernel, **windows)
+            backward = sd.avg_pool2d_backward
+            self.backward = partial(backward, grad_out, shape.x[2:], shape.kernel, **windows)
+
+    def time_forward(self, layer, by):
+        self.forward()
 
     def time_backward(self, layer, by):
         self.backward()

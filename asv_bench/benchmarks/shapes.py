@@ -101,6 +101,13 @@ POOLINGS = {
     "photo": Layer(1, 16, 1224, 0, 2, stride=2),
 }
 
+#: Average poolings, the last ones of whole planes.
+MEANS = {name: POOLINGS[name] for name in ("lenet", "resnet", "inception", "vgg-batch", "photo")}
+MEANS |= {
+    "resnet-global": Layer(8, 2048, 7, 0, 7),
+    "vgg-global": Layer(8, 64, 56, 0, 56),
+}
+
 
 def normal(shape):
     """Return the same normal float32 numbers at every call."""
