@@ -243,7 +243,22 @@ def pooling(draw, dtype, function):
         arguments["return_argmax"] = draw(st.booleans())
         return Call(function, {"x": x, **arguments, **out_of(grad_out, call.out)})
     _, argmax = reference.max_pool2d(x, return_argmax=True, **arguments)
-    arguments = {"grad_out": grad_out, "argmax": argmax, "input_size": call.windows.size}
+    values, size = ("y", "output_size") if "un" in function else ("grad_out", "input_size")
+    arguments = {values: grad_out, "argmax": argmax, size: call.windows.size}
+    return Call(function, {**arguments, **out_of(x, call.out)})
+
+
+def averages(draw, dtype, function):
+    call = draw(plane_calls(pool_windows(st.just(1))))
+    x = call.array(call.x_shape, dtype, integers)
+    y = call.array(call.y_shape, dtype, integers, 1)
+    arguments = {"kernel_size": call.windows.kernel_size, **call.options}
+    del arguments["dilation"]
+    arguments["ceil_mode"] = call.windows.ceil_mode
+    arguments["count_include_pad"] = draw(st.booleans())
+    if function == "avg_pool2d":
+        return Call(function, {"x": x, **arguments, **out_of(y, call.out)})
+    arguments = {"grad_out": y, "input_size": call.windows.size, **arguments}
     return Call(function, {**arguments, **out_of(x, call.out)})
 
 
@@ -265,7 +280,8 @@ GOOD = {
         for family, names in (
             (convolution, ("conv2d", "conv2d_backward", "Conv2dPlan")),
             (columns, ("im2col", "col2im")),
-            (pooling, ("max_pool2d", "max_pool2d_backward")),
+            (pooling, ("max_pool2d", "max_pool2d_backward", "max_unpool2d")),
+            (averages, ("avg_pool2d", "avg_pool2d_backward")),
             (
                 geometry,
                 ("conv_output_size", "receptive_field", "conv2d_parameters", "linear_parameters"),
