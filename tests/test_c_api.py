@@ -312,6 +312,8 @@ def test_convolutions_that_fit_are_those_of_python(foreign, sizes, groups, windo
 
 @settings(max_examples=400)
 @given(sizes=st.tuples(*[NUMBERS] * 6), ceil_mode=st.booleans(), window=WINDOW)
+@example(sizes=(1, 1, 1, 1, 3, 1), ceil_mode=True, window={"stride": (3, 1)})
+@example(sizes=(1, 1, 1, 1, 3, 1), ceil_mode=True, window={"stride": (2, 1)})
 def test_windows_that_fit_are_those_of_python(foreign, sizes, ceil_mode, window):
     n, c, h, w, kh, kw = sizes
     axes = None
@@ -334,6 +336,8 @@ def test_windows_that_fit_are_those_of_python(foreign, sizes, ceil_mode, window)
     window=WINDOW,
     extra=st.just((0, 0)) | STEPS,
 )
+@example(sizes=(1,) * 7, groups=1, window={"padding": (1, 0, 0, 0)}, extra=(0, 0))
+@example(sizes=(1,) * 7, groups=1, window={"padding": (0, 1, 0, 0)}, extra=(0, 0))
 def test_transposed_convolutions_that_fit_are_those_of_python(
     foreign, sizes, groups, window, extra
 ):
