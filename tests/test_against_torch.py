@@ -255,14 +255,25 @@ def max_unpool2d(call, dtype):
 
 
 def torch_avg_pool2d(x, drawn, count_include_pad):
-    """With padding that torch takes; what is put around the image before counts as its pixels."""
+    """Padding that torch does not take is put around the image before; where it is not to count,
+    sums of ones tell what to divide by."""
     image, padding = padded(x, drawn, most=half(drawn))
-    assume(image is x or (count_include_pad and not drawn.ceil_mode))
-    options = {"padding": padding, "ceil_mode": drawn.ceil_mode}
-    strides = [axis.stride for axis in drawn.axes]
-    return F.avg_pool2d(
-        image, drawn.kernel, strides, **options, count_include_pad=count_include_pad
-    )
+    options = {
+        "stride": [axis.stride for axis in drawn.axes],
+        "padding": padding,
+        "ceil_mode": drawn.ceil_mode,
+    }
+    if image is x or count_include_pad:
+        y = F.avg_pool2d(image, drawn.kernel, count_include_pad=count_include_pad, **options)
+    else:
+        ones, _ = padded(torch.ones_like(x), drawn, most=half(drawn))
+        sums, counts = (
+            F.avg_pool2d(added, drawn.kernel, divisor_override=1, **options)
+            for added in (image, ones)
+        )
+        y = sums / counts.clamp(min=1)
+    # With ceil_mode, torch lets a last window start in what it takes for the image's end.
+    return y[..., : drawn.out[0], : drawn.out[1]]
 
 
 def avg_pool2d(call, dtype):
