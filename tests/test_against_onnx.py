@@ -56,6 +56,7 @@ def by_onnxruntime(operator, arrays, outputs=1, **attributes):
     model, inputs = model_of(operator, arrays, outputs, attributes)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
+    options.log_severity_level = 4  # errors are raised as well
     providers = ["CPUExecutionProvider"]
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=providers)
     return session.run(None, inputs)
@@ -412,3 +413,115 @@ def test_max_pool(combinations):
 
     check()
     combinations("ONNX", "MaxPool", agreed)
+
+
+# ------------------------------------------------------------------------ AveragePool
+
+
+def test_average_pool(combinations):
+    agreed = set()
+
+    @search(300)
+    @given(
+        node=nodes(dilations=st.just((1, 1)), pooling=True),
+        ceil_mode=st.booleans(),
+        count_include_pad=st.booleans(),
+    )
+    def check(node, ceil_mode, count_include_pad):
+        """What a window hangs over the end by, the evaluator divides between both ends. With a
+        stride beyond the window it refuses "SAME", and onnxruntime starts before the first pixel.
+        """
+        assume(not (node.same and min(node.same_totals) < 0))
+        ceil_mode = ceil_mode and node.auto_pad == "NOTSET"
+        drawn = node.windows(ceil_mode)
+        assume(hold_pixels(drawn))
+        keywords = {
+            "stride": node.strides,
+            "padding": node.padding,
+            "ceil_mode": ceil_mode,
+            "count_include_pad": count_include_pad,
+        }
+        attributes = {
+            "kernel_shape": node.kernel,
+            "ceil_mode": int(ceil_mode),
+            "count_include_pad": int(count_include_pad),
+            **node.attributes,
+        }
+
+        x = node.array(2, 3, *node.size)
+        y = sd.avg_pool2d(x, node.kernel, **keywords)
+        expected = by_onnxruntime("AveragePool", (x,), **attributes)[0].astype(np.float64)
+        # sums of integers are exact, and both divide, or multiply by a reciprocal
+        assert_sums_close(y, expected, np.abs(expected), 4)
+
+        over = [
+            (axis.out - 1) * axis.stride + axis.kernel - axis.before - axis.size - axis.after
+            for axis in drawn.axes
+        ]
+        if max(over) <= 1:
+            x = node.array(2, 3, *node.size, numbers=reals)
+            wide = x.astype(np.float64)
+            expected, magnitude = (
+                by_reference("AveragePool", (a,), **attributes)[0] for a in (wide, np.abs(wide))
+            )
+            terms = node.kernel[0] * node.kernel[1] + 1
+            assert_sums_close(sd.avg_pool2d(x, node.kernel, **keywords), expected, magnitude, terms)
+        agreed.add(distinct(node, ceil_mode, count_include_pad))
+
+    check()
+    combinations("ONNX", "AveragePool", agreed)
+
+
+# ------------------------------------------------------------------------ MaxUnpool
+
+
+def test_max_unpool(combinations):
+    agreed = set()
+
+    @search(200)
+    @given(
+        kernel=PAIR,
+        strides=STEPS,
+        pooled=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+        extra=st.tuples(st.integers(0, 4), st.integers(0, 4)),
+        data=st.data(),
+    )
+    def check(kernel, strides, pooled, extra, data):
+        """`extra` rows and columns were left over by the pooling, and are in `output_shape`: the
+        evaluator puts the smaller image, with its own indices, into the larger."""
+        extra = [min(e, stride - 1) for e, stride in zip(extra, strides, strict=True)]
+        pads = [
+            (data.draw(st.integers(0, k - 1)), data.draw(st.integers(0, k - 1))) for k in kernel
+        ]
+        if any(extra):
+            pads = [(before, 0) for before, _ in pads]
+        size = tuple(
+            (n - 1) * stride + k - sum(ends) + more
+            for n, stride, k, ends, more in zip(pooled, strides, kernel, pads, extra, strict=True)
+        )
+        assume(min(size) > 0)
+        padding = tuple(pads)
+        assume(hold_pixels(Windows(size, kernel, strides, padding, 1)))
+        seed = data.draw(st.integers(0, 2**32 - 1))
+        image = integers(np.random.default_rng(seed), (2, 3, *size)).astype(np.float32)
+        keywords = {"stride": strides, "padding": padding, "return_argmax": True}
+        y, argmax = sd.max_pool2d(image, kernel, **keywords)
+        assert y.shape[2:] == pooled
+        indices = to_onnx(argmax, size)
+        (top, bottom), (left, right) = padding
+        attributes = {
+            "kernel_shape": kernel,
+            "strides": strides,
+            "pads": [top, left, bottom, right],
+        }
+        unpooled = sd.max_unpool2d(y, from_onnx(indices, size), size)
+        if any(extra):
+            arrays = (y, indices, np.array([2, 3, *size]))
+        else:
+            arrays = (y, indices)
+            assert_same(unpooled, by_reference("MaxUnpool", arrays, **attributes)[0])
+        assert_same(unpooled, by_onnxruntime("MaxUnpool", arrays, **attributes)[0])
+        agreed.add((size, kernel, strides, padding))
+
+    check()
+    combinations("ONNX", "MaxUnpool", agreed)
