@@ -7,6 +7,8 @@ from glob import glob
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import PlatformError
 
 KERNELS = ["convolution", "winograd", "depthwise", "columns", "pooling", "tile"]
 COMMON = ["_kernels.cpu", "c_api"]  # the probe, and the interface for C
@@ -60,7 +62,18 @@ def extensions(level):
     )
 
 
+class Build(build_ext):
+    def finalize_options(self):
+        super().finalize_options()
+        if (self.compiler or ("msvc" if sys.platform == "win32" else "unix")) == "msvc":
+            raise PlatformError(
+                "slidedot: Microsoft's compiler cannot build the kernels, which need GCC's vector "
+                "types; use WSL, or a MinGW-w64 gcc (build_ext --compiler=mingw32, untested)"
+            )
+
+
 setup(
+    cmdclass={"build_ext": Build},
     ext_modules=[module for level in [None, *levels()] for module in extensions(level)],
     options={"build_ext": {"parallel": os.cpu_count()}},
 )
