@@ -38,7 +38,8 @@ mkdir "$work/slidedot"
 git -C "$root" ls-files -z | tar -C "$root" --null -T - -cf - | tar -C "$work/slidedot" -xf -
 cd "$work/slidedot"
 export PYTHONPATH=$work/site:$work/slidedot/src CC=aarch64-linux-gnu-gcc
-CFLAGS="-idirafter $debian/usr/include" LDSHARED="$CC -shared" \
+include=$debian/usr/include
+CFLAGS="-isystem $include/python$python -idirafter $include" LDSHARED="$CC -shared" \
     "$emulated" setup.py -q egg_info build_ext --inplace
 if [ $# = 0 ]; then
     set -- tests/test_{tile,dispatch,columns,pooling,convolution,winograd,depthwise}.py \
