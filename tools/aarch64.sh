@@ -5,7 +5,7 @@
 #     tools/aarch64.sh FOLDER [arguments for pytest]
 #
 # as root, which debootstrap needs. FOLDER keeps Debian's Python for aarch64 and its packages for the
-# next time. Python runs emulated, and calls the cross compiler, which does not. It takes an hour.
+# next time. Python runs emulated, and calls the cross compiler, which does not.
 set -euo pipefail
 
 suite=trixie python=3.13 # Debian's release, and its Python
