@@ -196,11 +196,14 @@ def _chosen(
     if algorithm not in ("auto", "winograd"):
         return algorithm
     h, w, groups = layer
+    outputs, channels, _, _ = weight.shape
+    if algorithm == "auto" and not _winograd_pays(channels, outputs // groups, h.out, w.out):
+        return "direct"
     for name, given, needed in (
         ("kernel_size", (h.kernel, w.kernel), (3, 3)),
         ("stride", (h.stride, w.stride), (1, 1)),
         ("dilation", (h.dilation, w.dilation), (1, 1)),
-        ("dtype", weight.dtype.name, "float32"),
+        ("dtype", weight.dtype.type.__name__, "float32"),  # dtype.name takes four microseconds
     ):
         if given != needed:
             if algorithm == "auto":
@@ -209,10 +212,7 @@ def _chosen(
                 f"{function}: algorithm needs {name}={needed}, got {name}={given} "
                 "with algorithm='winograd'"
             )
-    outputs, channels, _, _ = weight.shape
-    if algorithm == "winograd" or _winograd_pays(channels, outputs // groups, h.out, w.out):
-        return "winograd"
-    return "direct"
+    return "winograd"
 
 
 #: The largest stride and dilation that the depthwise kernels serve: they stage all the rows from a
