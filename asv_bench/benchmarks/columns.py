@@ -1,6 +1,7 @@
 """`slidedot.columns`: im2col and col2im."""
 
 from functools import partial
+from time import process_time
 
 import numpy as np
 
@@ -8,6 +9,8 @@ import slidedot as sd
 
 from . import peers
 from .shapes import COLUMNS, normal
+
+timer = process_time
 
 
 class Columns:

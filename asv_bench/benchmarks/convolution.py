@@ -1,6 +1,7 @@
 """`slidedot.convolution`: conv2d, and its gradients one at a time."""
 
 from functools import partial
+from time import process_time
 
 import numpy as np
 
@@ -8,6 +9,8 @@ import slidedot as sd
 
 from . import peers
 from .shapes import CONVOLUTIONS, TRANSPOSED, normal
+
+timer = process_time
 
 
 class Conv2d:
@@ -82,6 +85,30 @@ class Plan:
         return self.plan.workspace_bytes(self.x.shape)
 
     track_workspace.unit = "bytes"
+
+
+class Calls:
+    """A thousand calls on 3x3 pixels: what is spent outside the kernels.
+
+    asv times one call at a time where there is a setup; one of these is too short for that.
+    """
+
+    def setup(self):
+        shape = CONVOLUTIONS["tiny"]
+        self.x, self.weight, self.y = map(normal, (shape.x, shape.weight, shape.y))
+
+    def time_conv2d(self):
+        for _ in range(1000):
+            sd.conv2d(self.x, self.weight)
+
+    def time_conv2d_backward(self):
+        for _ in range(1000):
+            sd.conv2d_backward(self.y, self.x, self.weight)
+
+    def time_plan(self):
+        plan = sd.Conv2dPlan(self.weight)
+        for _ in range(1000):
+            plan(self.x)
 
 
 class LargeImage:

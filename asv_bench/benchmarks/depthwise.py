@@ -1,11 +1,14 @@
 """`slidedot.convolution` where each channel has a filter of its own."""
 
 from functools import partial
+from time import process_time
 
 import slidedot as sd
 
 from . import peers
 from .shapes import DEPTHWISE, normal
+
+timer = process_time
 
 
 class Depthwise:

@@ -1,6 +1,7 @@
 """`slidedot.pooling`: maxima with and without their indices, means, gradients and unpooling."""
 
 from functools import partial
+from time import process_time
 
 import numpy as np
 
@@ -8,6 +9,8 @@ import slidedot as sd
 
 from . import peers
 from .shapes import MEANS, POOLINGS, normal
+
+timer = process_time
 
 
 class MaxPool2d:
@@ -25,8 +28,6 @@ class MaxPool2d:
             self.forward = partial(torch.nn.functional.max_pool2d, x, *windows)
             backward = torch.ops.aten.max_pool2d_with_indices_backward
             self.backward = partial(backward, grad_out, x, *windows, self.argmax()[1])
-            unpool = torch.ops.aten.max_unpool2d
-            self.unpool = partial(unpool, grad_out, self.argmax()[1], shape.x[2:])
         else:
             self.forward = partial(
                 sd.max_pool2d, x, shape.kernel, stride=shape.stride, padding=shape.padding
@@ -34,7 +35,6 @@ class MaxPool2d:
             self.argmax = partial(self.forward, return_argmax=True)
             backward = sd.max_pool2d_backward
             self.backward = partial(backward, grad_out, self.argmax()[1], shape.x[2:])
-            self.unpool = partial(sd.max_unpool2d, grad_out, self.argmax()[1], shape.x[2:])
 
     def time_forward(self, layer, by):
         self.forward()
@@ -45,8 +45,25 @@ class MaxPool2d:
     def time_backward(self, layer, by):
         self.backward()
 
-    def time_unpool(self, layer, by):
-        self.unpool()
+
+class MaxUnpool2d:
+    params = MaxPool2d.params
+    param_names = ("layer", "by")
+
+    def setup(self, layer, by):
+        shape = POOLINGS[layer]
+        x, y = map(normal, (shape.x, shape.y))
+        windows = {"stride": shape.stride, "padding": shape.padding}
+        _, argmax = sd.max_pool2d(x, shape.kernel, **windows, return_argmax=True)
+        if by == "slidedot":
+            unpool = sd.max_unpool2d
+        else:
+            y, argmax = peers.lay_out(by, y, argmax.astype(np.int64))
+            unpool = peers.torch.ops.aten.max_unpool2d
+        self.forward = partial(unpool, y, argmax, shape.x[2:])
+
+    def time_forward(self, layer, by):
+        self.forward()
 
 
 class AvgPool2d:

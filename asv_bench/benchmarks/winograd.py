@@ -4,6 +4,7 @@
 """
 
 from functools import partial
+from time import process_time
 
 import numpy as np
 
@@ -12,6 +13,8 @@ from slidedot import _dispatch
 from slidedot.geometry import windows
 
 from .shapes import CONVOLUTIONS, WINOGRAD, normal
+
+timer = process_time
 
 
 class Packed:
