@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from kernels import KERNELS, every_kernel, normal
 
 import slidedot as sd
 from slidedot import _threads
@@ -24,46 +25,6 @@ forks = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork"),
     pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning"),
 ]
-
-
-def normal(*shape, seed=0):
-    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
-
-
-def every_kernel(seed=0):
-    """Return each kernel's name and a call of it, large enough for many threads."""
-    x, weight, bias = normal(4, 24, 40, 40, seed=seed), normal(32, 24, 3, 3), normal(32)
-    grad_out = normal(4, 32, 40, 40, seed=seed)
-    cols = normal(4, 24 * 9, 1600, seed=seed)
-    pooled, argmax = sd.max_pool2d(x, 3, stride=1, padding=1, return_argmax=True)
-
-    def gradient(*need, algorithm="auto"):
-        how = {"padding": 1, "need": need, "algorithm": algorithm}
-        return sd.conv2d_backward(grad_out, x, weight, **how)
-
-    return {
-        "conv2d": lambda: sd.conv2d(x, weight, bias, padding=1, activation="relu"),
-        "conv2d stride": lambda: sd.conv2d(x, weight, bias, stride=2),
-        "conv2d groups": lambda: sd.conv2d(x, weight[:, :3], padding=1, groups=8),
-        "conv2d im2col": lambda: sd.conv2d(x, weight, bias, padding=1, algorithm="im2col"),
-        "conv2d winograd": lambda: sd.conv2d(x, weight, bias, padding=1, algorithm="winograd"),
-        "gradient x winograd": lambda: gradient("x", algorithm="winograd").x,
-        "gradient weight winograd": lambda: gradient("weight", algorithm="winograd").weight,
-        "gradient x": lambda: gradient("x").x,
-        "gradient weight": lambda: gradient("weight").weight,
-        "gradient bias": lambda: gradient("bias").bias,
-        "im2col": lambda: sd.im2col(x, 3, padding=1),
-        "col2im": lambda: sd.col2im(cols, (40, 40), 3, padding=1),
-        "max_pool2d": lambda: sd.max_pool2d(x, 3, stride=1, padding=1),
-        "max_pool2d argmax": lambda: sd.max_pool2d(x, 2, return_argmax=True)[1],
-        "max_pool2d_backward": lambda: sd.max_pool2d_backward(pooled, argmax, (40, 40)),
-        "max_unpool2d": lambda: sd.max_unpool2d(pooled, argmax, (40, 40)),
-        "avg_pool2d": lambda: sd.avg_pool2d(x, 3, stride=1, padding=1),
-        "avg_pool2d_backward": lambda: sd.avg_pool2d_backward(pooled, 40, 3, stride=1, padding=1),
-    }
-
-
-KERNELS = tuple(every_kernel())
 
 
 def python(code, **environment):
@@ -87,16 +48,6 @@ def _restore_thread_count():
 
 
 # ------------------------------------------------------------------------------ results
-
-
-@pytest.mark.parametrize("kernel", KERNELS)
-def test_bits_do_not_depend_on_the_number_of_threads(kernel):
-    run = every_kernel()[kernel]
-    with sd.num_threads(1):
-        expected = run()
-    for count in range(2, 9):
-        with sd.num_threads(count):
-            assert run().tobytes() == expected.tobytes(), f"{count} threads"
 
 
 @pytest.mark.parametrize("count", [1, 3])
