@@ -15,7 +15,7 @@ from checks import assert_same_bits
 from kernels import every_kernel
 
 import slidedot as sd
-from slidedot import _threads
+from slidedot import _dispatch, _threads
 
 SIZE = 24
 #: NumPy's BLAS multiplies: nothing is promised.
@@ -28,6 +28,15 @@ OVER_THE_BATCH = {
     "gradient weight winograd",
     "gradient bias",
 }
+#: Moves, comparisons, and sums in one order.
+SAME_AT_EVERY_LEVEL = [
+    "im2col",
+    "col2im",
+    "max_pool2d",
+    "max_pool2d argmax",
+    "max_pool2d_backward",
+    "max_unpool2d",
+]
 
 
 @pytest.fixture
@@ -54,6 +63,16 @@ def test_splitting_the_batch_does_not_change_bits(kernels, threads):
             for split in ((0, 1, 4), (0, 2, 4), (0, 3, 4), (0, 1, 2, 3, 4)):
                 for n in map(slice, split[:-1], split[1:]):
                     assert_same_bits(kernels[name](n), whole[n])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", SAME_AT_EVERY_LEVEL)
+def test_cpu_levels_agree_where_nothing_depends_on_them(name, dtype, monkeypatch):
+    run = every_kernel(dtype=dtype, size=SIZE)[name]
+    expected = run()
+    for level in _dispatch.runnable_levels():
+        monkeypatch.setattr(_dispatch, "kernels", _dispatch.load(level))
+        assert_same_bits(run(), expected)
 
 
 def digests(threads):
