@@ -1,4 +1,4 @@
-"""Which CPU levels this machine runs. Compiled for the oldest CPU only."""
+"""Which CPU levels this machine runs, and its OpenMP. Compiled for the oldest CPU only."""
 
 cdef extern from *:
     """
@@ -22,13 +22,18 @@ cdef extern from *:
 
     #if !defined(_OPENMP)
     #define SLIDEDOT_OPENMP ""
-    #elif defined(__clang__)
+    static int omp_get_max_threads(void) { return 1; }
+    #else
+    #include <omp.h>
+    #if defined(__clang__)
     #define SLIDEDOT_OPENMP "libomp"
     #else
     #define SLIDEDOT_OPENMP "libgomp"
     #endif
+    #endif
     """
     int slidedot_x86_level() nogil
+    int omp_get_max_threads() nogil
     const char *SLIDEDOT_OPENMP
 
 
@@ -43,3 +48,8 @@ def levels():
 def openmp():
     """Return the OpenMP runtime's name, or None where the kernels are serial."""
     return SLIDEDOT_OPENMP.decode() or None
+
+
+def openmp_threads():
+    """Return how many threads the OpenMP runtime would take now, in the calling Python thread."""
+    return omp_get_max_threads()

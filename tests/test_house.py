@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "columns": BELOW_FAMILIES,
     "pooling": BELOW_FAMILIES,
     "_validation": {"_types", "geometry"},
-    "_threads": {"geometry"},
+    "_threads": {"_kernels", "geometry"},  # the probe, which is no kernel
     "_dispatch": {"_kernels", "_threads", "geometry"},
     "geometry": set(),
     "_types": set(),

@@ -50,10 +50,10 @@ def _restore_thread_count():
 # ------------------------------------------------------------------------------ results
 
 
-@pytest.mark.parametrize("count", [1, 3])
-def test_eight_python_threads_at_once(count):
+@pytest.mark.parametrize(("people", "count"), [(8, 1), (8, 3), (32, 2)])
+def test_python_threads_at_once(people, count):
     """Each runs all kernels on images of its own, from another kernel on."""
-    people = range(8)
+    people = range(people)
     calls = [list(every_kernel(seed=p).items()) for p in people]
     with sd.num_threads(1):
         expected = [{name: run().tobytes() for name, run in calls[p]} for p in people]
@@ -61,7 +61,8 @@ def test_eight_python_threads_at_once(count):
 
     def work(p):
         start.wait(PATIENCE)
-        for name, run in calls[p][p:] + calls[p][:p]:
+        first = p % len(calls[p])
+        for name, run in calls[p][first:] + calls[p][:first]:
             assert run().tobytes() == expected[p][name], name
 
     with sd.num_threads(count), ThreadPoolExecutor(len(people)) as pool:
@@ -141,6 +142,41 @@ def test_forked_child_computes(kernel, in_child):
 test_forked_child_computes.pytestmark += forks
 
 
+def test_fork_in_a_thread_while_others_compute():
+    """Whatever the others are within, the children compute: the library holds no lock."""
+    run = every_kernel()["conv2d"]
+    with sd.num_threads(2):
+        expected = run().tobytes()
+        done = threading.Event()
+
+        def compute():
+            while not done.is_set():
+                run()
+
+        def fork():
+            child = os.fork()
+            if child == 0:
+                code = 1
+                try:
+                    code = 0 if run().tobytes() == expected else 2
+                finally:
+                    os._exit(code)
+            return exit_code(child)
+
+        with ThreadPoolExecutor(4) as pool:
+            others = [pool.submit(compute) for _ in range(2)]
+            codes = [pool.submit(fork) for _ in range(6)]
+            try:
+                assert [code.result(PATIENCE) for code in codes] == [0] * 6
+            finally:
+                done.set()
+            for other in others:
+                other.result(PATIENCE)
+
+
+test_fork_in_a_thread_while_others_compute.pytestmark = forks
+
+
 @pytest.mark.parametrize(
     "method",
     [pytest.param("fork", marks=forks), "spawn"],
@@ -170,6 +206,48 @@ print(one, four, sd.show_config(mode="dicts")["openmp"] is not None)
 
 
 # ------------------------------------------------------------------------------ the count
+
+
+def test_a_lower_limit_of_openmp_holds_in_its_thread():
+    """As threadpoolctl sets it, who lowers that of all libraries in a process."""
+    threadpoolctl = pytest.importorskip("threadpoolctl")
+    runtimes = threadpoolctl.threadpool_info()
+    if not any(r["user_api"] == "openmp" and "scikit" not in r["filepath"] for r in runtimes):
+        pytest.skip("the kernels are serial")
+    work = 100 * _threads.WORK_PER_THREAD
+    sd.set_num_threads(9)
+    with ThreadPoolExecutor(1) as other:
+        with threadpoolctl.threadpool_limits(1, user_api="openmp"):
+            assert _threads.threads_for(work) == 1
+            assert other.submit(_threads.threads_for, work).result() == 9
+        assert _threads.threads_for(work) == 9  # more than OpenMP would take, as asked for
+
+
+def test_joblib_deals_out_the_cpus():
+    """To each of its processes its share, in OMP_NUM_THREADS."""
+    pytest.importorskip("joblib")
+    code = """
+import joblib, slidedot as sd
+def counts(): return joblib.Parallel(2)(joblib.delayed(sd.get_num_threads)() for _ in range(4))
+print(set(counts()) == {max(1, joblib.cpu_count() // 2)})
+with joblib.parallel_config("loky", inner_max_num_threads=3):
+    print(set(counts()))
+"""
+    result = python(code)
+    assert result.stdout == "True\n{3}\n", result.stderr
+
+
+def test_processes_of_distributed_compute_with_one_thread_each():
+    """As many tasks are at work in each as it has threads of its own."""
+    pytest.importorskip("distributed")
+    code = """
+import distributed, slidedot as sd
+how = {"n_workers": 1, "threads_per_worker": 2, "dashboard_address": None}
+with distributed.LocalCluster(**how) as cluster, distributed.Client(cluster) as client:
+    print(client.submit(sd.get_num_threads).result())
+"""
+    result = python(code)
+    assert result.stdout == "1\n", result.stderr
 
 
 def test_count_is_set_and_restored():

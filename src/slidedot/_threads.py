@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Iterator
-from typing import SupportsIndex
+from collections.abc import Iterator, Sequence
+from typing import Any, SupportsIndex
 
+from slidedot._kernels import cpu
 from slidedot.geometry import integer, shown
 
 #: More threads than this only make the OpenMP runtime fail, which ends the process.
@@ -34,7 +35,12 @@ def _default() -> int:
     return os.cpu_count() or 1
 
 
+#: More multiply-adds than these, a second or so, are not given to a kernel at once.
+WORK_PER_CALL = 20_000_000_000
+
 _count = min(_default(), MAX_THREADS)
+#: What OpenMP itself would take: a later, lower number is a limit that somebody has set.
+_openmp = cpu.openmp_threads()
 _forked = False
 _caller = threading.local()
 
@@ -77,7 +83,8 @@ def get_num_threads() -> int:
 
     The default is ``SLIDEDOT_NUM_THREADS``, else ``OMP_NUM_THREADS``, else the CPUs that this
     process may use. A forked child computes with one thread whatever this says, because OpenMP
-    does not survive a fork.
+    does not survive a fork. A lower limit on OpenMP, as by ``threadpoolctl.threadpool_limits``,
+    holds too, in the Python thread that sets it.
 
     Returns
     -------
@@ -148,7 +155,21 @@ def threads_for(work: int) -> int:
     """Return the threads to use for `work` multiply-adds or moved elements."""
     if work < 2 * WORK_PER_THREAD or _forked or getattr(_caller, "alone", False):
         return 1
-    return min(_count, work // WORK_PER_THREAD)
+    threads = min(_count, work // WORK_PER_THREAD)
+    limit = cpu.openmp_threads()
+    return min(threads, limit) if limit < _openmp else threads
+
+
+def interruptible(work: int, *arrays: Any) -> Sequence[tuple[Any, ...]]:
+    """Cut arrays (n, ...) into those of fewer images, for `work` multiply-adds in all.
+
+    Python answers signals, Ctrl-C for one, between calls of a kernel and not within.
+    """
+    if work <= WORK_PER_CALL:
+        return (arrays,)
+    images = len(arrays[0])
+    step = max(1, images * WORK_PER_CALL // work)
+    return [tuple(a[i : i + step] for a in arrays) for i in range(0, images, step)]
 
 
 def _after_fork() -> None:

@@ -361,13 +361,15 @@ def _forward(
     elif y.size:
         if packed is None:
             packed = _Packed(_kernels_of(_dispatch.kernels, algorithm, weight, layer), None)
-        threads = _threads.threads_for(y.size * (weight.size // shape[1]))
-        _validation.workspace(
-            function,
-            packed.kernels.forward(
-                x, weight, packed.weight, bias, result, h, w, groups, relu, threads
-            ),
-        )
+        work = y.size * (weight.size // shape[1])
+        threads = _threads.threads_for(work)
+        for images, results in _threads.interruptible(work, x, result):
+            _validation.workspace(
+                function,
+                packed.kernels.forward(
+                    images, weight, packed.weight, bias, results, h, w, groups, relu, threads
+                ),
+            )
     return _validation.deliver(y, out)
 
 
@@ -787,10 +789,12 @@ def _gradient_x(
     h, w, groups = layer
     if max(h.stride, w.stride) > 2:  # whose gaps the depthwise kernel would fill with zeros
         kernels = _dispatch.kernels.convolution
-    threads = _threads.threads_for(grad_out.size * weight[0].size)
-    _validation.workspace(
-        function, kernels.gradient_x(grad_out, weight, bias, x, h, w, groups, threads)
-    )
+    work = grad_out.size * weight[0].size
+    threads = _threads.threads_for(work)
+    for grads, images in _threads.interruptible(work, grad_out, x):
+        _validation.workspace(
+            function, kernels.gradient_x(grads, weight, bias, images, h, w, groups, threads)
+        )
 
 
 def _backward_im2col(
