@@ -7,10 +7,11 @@ from hypothesis import settings
 from slidedot import _dispatch, _threads
 
 # The same examples on every run and every machine; to search elsewhere:
-# pytest --hypothesis-profile=explore
+# pytest --hypothesis-profile=explore. "short" is for kernels that a checker makes slow.
 settings.register_profile(
     "repeatable", derandomize=True, deadline=None, max_examples=200, print_blob=True
 )
+settings.register_profile("short", derandomize=True, deadline=None, max_examples=10)
 settings.register_profile("explore", deadline=None, max_examples=5000, print_blob=True)
 settings.load_profile("repeatable")
 
