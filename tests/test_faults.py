@@ -68,6 +68,10 @@ def calls(dtype):
         "max_pool2d": lambda: sd.max_pool2d(x, 2, return_argmax=True),
         "max_pool2d overlapping": lambda: sd.max_pool2d(x, 3, stride=2, padding=1),
         "max_pool2d_backward": lambda: sd.max_pool2d_backward(pooled, argmax, (20, 24)),
+        "max_unpool2d": lambda: sd.max_unpool2d(pooled, argmax, (20, 24)),
+        "avg_pool2d": lambda: sd.avg_pool2d(x, 2),
+        "avg_pool2d overlapping": lambda: sd.avg_pool2d(x, 3, stride=1, padding=1),
+        "avg_pool2d_backward": lambda: sd.avg_pool2d_backward(x, (22, 26), 3, stride=1),
     }
 
 
@@ -125,22 +129,8 @@ def shim(tmp_path_factory):
     compiler = shutil.which("cc") or pytest.skip("there is no C compiler")
     library = tmp_path_factory.mktemp("faults") / "faults.so"
     source = HERE / "faults.h"  # an sdist holds no .c
-    subprocess.run(
-        [
-            compiler,
-            "-O1",
-            "-shared",
-            "-fPIC",
-            "-o",
-            library,
-            "-x",
-            "c",
-            source,
-            "-ldl",
-            "-lpthread",
-        ],
-        check=True,
-    )
+    flags = ["-O1", "-shared", "-fPIC", "-x", "c"]
+    subprocess.run([compiler, *flags, source, "-o", library, "-ldl", "-lpthread"], check=True)
     return str(library)
 
 
@@ -157,6 +147,12 @@ def test_memory_that_is_refused_is_a_memory_error_and_none_leaks(shim, dtype):
     assert process.returncode == 0, process.stderr
     total = ast.literal_eval(process.stdout)
     assert min(total.values()) > 50, total  # or the shim sees nothing
+
+
+def test_every_function_on_arrays_is_called():
+    named = {name.split()[0] for name in calls("float32")}
+    families = (sd.convolution, sd.columns, sd.pooling)
+    assert named == {name for family in families for name in family.__all__} - {"Conv2dGradients"}
 
 
 # ------------------------------------------------------------------------------------- Ctrl-C
