@@ -55,8 +55,9 @@ def test_package_is_below_two_mebibytes():
 
 
 def test_only_what_runs_is_installed():
-    """No sources of the kernels and no tests: those are for the sdist. The one .pxd declares what
-    other Cython modules may call."""
+    """No sources of the kernels and no tests: those are for the sdist. One .pxd beside its own
+    declares what other Cython modules may call."""
     suffixes = {path.suffix for path in FOLDER.rglob("*") if path.is_file()}
-    assert [path.name for path in FOLDER.rglob("*.pxd")] == ["c_api.pxd"]
+    declarations = {path.name for path in FOLDER.rglob("*.pxd")}
+    assert declarations == {"__init__.pxd", "c_api.pxd"}
     assert suffixes <= {".py", ".pyc", ".so", ".pyd", ".pxd", ".typed", ".pyi"}
