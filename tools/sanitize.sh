@@ -46,7 +46,7 @@ case $checker in
         preload=$(gcc -print-file-name=libtsan.so)
         # vectors of 16 bytes are the largest that TSan watches
         levels=x86-64-v2
-        short=(tests/test_threads.py -k "bits or python_threads")
+        short=(tests/test_{determinism,threads}.py -k "number_of_threads or python_threads")
         whole=("${short[@]}")
         # Archer tells TSan what OpenMP orders: without it every barrier would be a race. Python and
         # NumPy are not built for TSan, and their locks are those of the C library, which it knows.
