@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tracemalloc
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -17,7 +17,16 @@ from hypothesis import strategies as st
 from strategies import DILATIONS, KERNELS, LAYOUTS, OUT_LAYOUTS, SEEDS, STRIDES, lay_out, place_out
 
 from slidedot import Conv2dPlan, _threads, receptive_field, tiled
-from slidedot.layers import Conv2d, ConvTranspose2d, Flatten, Linear, MaxPool2d, ReLU, Sequential
+from slidedot.layers import (
+    AvgPool2d,
+    Conv2d,
+    ConvTranspose2d,
+    Flatten,
+    Linear,
+    MaxPool2d,
+    ReLU,
+    Sequential,
+)
 
 # ---------------------------------------------------------------------------------- networks
 
@@ -77,6 +86,17 @@ def pools(draw):
 
 
 @st.composite
+def averages(draw, channels, dtype):
+    """Draw an `AvgPool2d` of any windows."""
+    options = {"padding": draw(PADDINGS), "count_include_pad": draw(st.booleans())}
+    stride = draw(st.one_of(st.none(), STRIDES))
+    try:
+        return AvgPool2d(draw(KERNELS), stride=stride, ceil_mode=draw(st.booleans()), **options)
+    except ValueError:  # padding that no window may have
+        return AvgPool2d(2)
+
+
+@st.composite
 def networks(draw, channels, dtype):
     """Draw one to four layers."""
     layers = []
@@ -117,10 +137,10 @@ class Call:
 
 
 @st.composite
-def calls(draw, dtype):
+def calls(draw, dtype, models=networks):
     channels = draw(st.integers(1, 4))
     size = draw(st.tuples(st.integers(1, 40), st.integers(1, 40)))
-    model = draw(networks(channels, dtype))
+    model = draw(models(channels, dtype))
     try:
         model(np.empty((0, channels, *size), dtype))
     except ValueError:  # a window larger than its input, or one of padding alone
@@ -193,6 +213,21 @@ def test_im2col_is_within_its_rounding(dtype):
     image64 = image.astype(np.float64)
     y = tiled.apply(model, image, 7, progress=False)
     assert_sums_close(y, exact(image64), absolute(abs(image64)), terms=73)
+
+
+@pytest.mark.usefixtures("level")
+@given(data=st.data())
+def test_averages_are_within_their_rounding(dtype, data):
+    """Those of integers, whose sums are exact, have the bits of the whole."""
+    call = data.draw(calls(dtype.type, averages))
+    image = replace(call, special=()).image(dtype)
+    wide, (kh, kw) = image.astype(np.float64), call.model.kernel_size
+    expected = call.model(wide)
+    tile = call.tile(expected.shape[-2:])
+    y = tiled.apply(call.model, image, tile, progress=False)
+    assert_sums_close(y, expected, call.model(abs(wide)), terms=kh * kw + 1)
+    whole = np.rint(8 * image)
+    assert_same(tiled.apply(call.model, whole, tile, progress=False), call.model(whole))
 
 
 # ---------------------------------------------------------------------------------- images, out
@@ -483,7 +518,7 @@ class Unknown(Conv2d):
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"model": Flatten()}, ValueError, r"apply: model must be .* \(Conv2d, .*\), got Flatten"),
+        ({"model": Flatten()}, ValueError, r"apply: model must be .* \(Avg.*\), got Flatten"),
         (
             {"model": Sequential(Conv2d(2, 3, 3), Sequential(ReLU(), Linear(20, 3)))},
             ValueError,

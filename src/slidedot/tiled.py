@@ -25,12 +25,12 @@ from slidedot import _threads, _validation
 from slidedot._types import Algorithm, Floats, Layer
 from slidedot.convolution import Conv2dPlan, transpose_part, transposed_layer, winograd_tiles
 from slidedot.geometry import Axis, Part, Size, flag, integer, pair, shown, windows
-from slidedot.layers import Conv2d, ConvTranspose2d, MaxPool2d, ReLU, Sequential
+from slidedot.layers import AvgPool2d, Conv2d, ConvTranspose2d, MaxPool2d, ReLU, Sequential
 
 __all__ = ["apply"]
 
 #: Layers whose outputs see a window of the input each. What a subclass computes is not known.
-LOCAL = (Conv2d, ConvTranspose2d, MaxPool2d, ReLU)
+LOCAL = (AvgPool2d, Conv2d, ConvTranspose2d, MaxPool2d, ReLU)
 
 # ---------------------------------------------------------------------------------- stages
 
@@ -271,8 +271,9 @@ def apply(
     Parameters
     ----------
     model : layer
-        A ``Conv2d``, ``ConvTranspose2d``, ``MaxPool2d`` or ``ReLU`` of `slidedot.layers`, or a
-        ``Sequential`` of such layers. It is taken as it is now, also where Dask computes later.
+        An ``AvgPool2d``, ``Conv2d``, ``ConvTranspose2d``, ``MaxPool2d`` or ``ReLU`` of
+        `slidedot.layers`, or a ``Sequential`` of such layers. It is taken as it is now, also where
+        Dask computes later.
     image : array_like, (C, H, W) or (N, C, H, W), float32 or float64
         A NumPy array, a `numpy.memmap`, a Dask array, or anything with `shape`, `dtype` and slicing
         (a Zarr or HDF5 data set). For each tile one rectangle is sliced from it.
@@ -307,10 +308,11 @@ def apply(
     -----
     The result has the bits of ``model(image)``, whatever the tiles (NaN is NaN; on a cluster, of
     CPUs of one level). Each layer takes the algorithm that it takes for the whole image, and where
-    that is Winograd's, whole tiles of its own. Only ``algorithm="im2col"`` may differ, by rounding:
-    NumPy's matrix product may add up in another order for another number of pixels. With a bias, a
-    sum of ``n = C // groups * kh * kw + 1`` terms then differs by at most
-    ``2 g sum |x| |weight|``, where ``g = n u / (1 - n u)``, u half the dtype's epsilon.
+    that is Winograd's, whole tiles of its own. Only ``algorithm="im2col"`` and ``AvgPool2d`` may
+    differ, by rounding: they may add up in another order for another number of pixels. With a bias,
+    a sum of ``n = C // groups * kh * kw + 1`` terms then differs by at most
+    ``2 g sum |x| |weight|``, where ``g = n u / (1 - n u)``, u half the dtype's epsilon; an average,
+    with ``n = kh * kw + 1``, by at most ``2 g`` times that of the absolute values.
 
     Memory, besides `image` and `out`, is that of the rectangle and of two layers' outputs over it
     (all N images of a batch at once). Pixels of a memmap that were read or written may stay in
