@@ -1,5 +1,7 @@
 """Every runnable CPU level and both dtypes as fixtures, and how Hypothesis searches."""
 
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import settings
@@ -33,6 +35,14 @@ def level(request):
 def dtype(request):
     """Run the test on each dtype."""
     return np.dtype(request.param)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _openmp_as_at_first():
+    """Undo torch's number of threads: where both load one OpenMP runtime, it limits ours."""
+    yield
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(_threads._openmp)
 
 
 COMBINATIONS = pytest.StashKey[dict]()

@@ -34,12 +34,17 @@ import slidedot as sd
 
 torch = pytest.importorskip("torch")
 F = torch.nn.functional
-torch.set_num_threads(1)  # beside this package's own threads
 
 pytestmark = [
     pytest.mark.usefixtures("level"),
     pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel:UserWarning"),
 ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread_of_torch():
+    torch.set_num_threads(1)
+
 
 #: The default, which takes "direct" on as few channels as are drawn, and the matrix product, on
 #: integers only.
