@@ -383,7 +383,7 @@ def numbers_in(value):
             yield from numbers_in(inner)
     elif isinstance(value, np.ndarray):
         yield value.size
-    elif hasattr(value, "__index__"):
+    elif isinstance(value, (int, np.integer, Index)):
         yield operator.index(value)
 
 
