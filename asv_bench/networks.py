@@ -254,7 +254,7 @@ def main(argv=None):
     argv = sys.argv[1:] if argv is None else argv
     settings = arguments(argv)
     set_num_threads(settings.threads)
-    threadpool_limits(1)  # NumPy's BLAS, for `Linear`: its threads spin on the kernels' CPUs
+    threadpool_limits(1, "blas")  # NumPy's, for `Linear`: its threads spin on the kernels' CPUs
     field = contenders(Family("Networks", LIBRARIES, exact=None), settings)
     measured = []
     for name in settings.networks:
