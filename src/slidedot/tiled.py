@@ -318,7 +318,7 @@ def apply(
     (all N images of a batch at once). Pixels of a memmap that were read or written may stay in
     memory for as long as nobody else needs it.
 
-    Of a Dask array each tile is a task for the scheduler in use (threads, processes, `distributed`)
+    Of a Dask array each tile is a task for the scheduler in use (threads, processes, a cluster)
     and computes in one thread, as Dask expects: tiles are what is done at the same time. With
     `out`, tiles are computed now, some for each of the scheduler's threads at a time, and are
     written by this process: `out` need not be known to the others. (The scheduler "processes"
