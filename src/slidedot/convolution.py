@@ -759,7 +759,6 @@ def _backward_kernels(
     bias: Floats | None,
 ) -> None:
     h, w, groups = layer
-    threads = _threads.threads_for(grad_out.size * weight_in[0].size)
     if not grad_out.size:  # an empty batch
         for gradient in (weight, bias):
             if gradient is not None:
@@ -768,6 +767,7 @@ def _backward_kernels(
     if x is not None:
         _gradient_x(function, kernels, grad_out, weight_in, None, layer, x)
     if weight is not None:
+        threads = _threads.threads_for(grad_out.size * weight_in[0].size)
         _validation.workspace(
             function, kernels.gradient_weight(grad_out, x_in, weight, h, w, groups, threads)
         )

@@ -123,7 +123,7 @@ def _text(layer: object, *arguments: object, **options: tuple[object, object]) -
         return repr(value[0] if square else value)
 
     words = [short(value) for value in arguments]
-    words += [f"{k}={short(v)}" for k, (v, default) in options.items() if short(v) != repr(default)]
+    words += [f"{k}={short(v)}" for k, (v, usual) in options.items() if short(v) != short(usual)]
     return f"{type(layer).__name__}({', '.join(words)})"
 
 
@@ -667,11 +667,10 @@ class MaxPool2d(_Windows):
         self._places: tuple[Integers, tuple[int, int]] | None = None
 
     def __repr__(self) -> str:
-        square = self.kernel_size[0] == self.kernel_size[1]
         return _text(
             self,
             self.kernel_size,
-            stride=(self.stride, self.kernel_size[0] if square else self.kernel_size),
+            stride=(self.stride, self.kernel_size),
             padding=(self.padding, 0),
             dilation=(self.dilation, 1),
             ceil_mode=(self.ceil_mode, False),
@@ -815,11 +814,10 @@ class AvgPool2d(_Windows):
         self.count_include_pad = flag("AvgPool2d", "count_include_pad", count_include_pad)
 
     def __repr__(self) -> str:
-        square = self.kernel_size[0] == self.kernel_size[1]
         return _text(
             self,
             self.kernel_size,
-            stride=(self.stride, self.kernel_size[0] if square else self.kernel_size),
+            stride=(self.stride, self.kernel_size),
             padding=(self.padding, 0),
             ceil_mode=(self.ceil_mode, False),
             count_include_pad=(self.count_include_pad, True),
