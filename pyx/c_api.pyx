@@ -171,7 +171,7 @@ cdef struct Job:  # a convolution x (n, c, h, w) -> (n, k, oh, ow) that has been
 
 
 cdef ConvolutionEntries *kernels_of(const Job *job, int algorithm) noexcept nogil:
-    """slidedot.convolution._chosen and _kernels_of; NULL where the algorithm cannot serve."""
+    """slidedot.convolution._served; NULL where the algorithm cannot serve."""
     cdef const Axis *h = &job.h
     cdef const Axis *w = &job.w
     cdef Py_ssize_t step = max(h.stride, w.stride, h.dilation, w.dilation)

@@ -300,7 +300,8 @@ def test_convolutions_that_fit_are_those_of_python(foreign, sizes, groups, windo
     if n >= 0 and min(c, h, w, k, groups) >= 1:
         shapes = (n, c, h, w), (k, c // groups, kh, kw)
         layer = in_python(
-            lambda *steps: convolution._layer("test", *shapes, *steps, groups), **window
+            lambda *steps: convolution._layer("test", "auto", np.float32, *shapes, *steps, groups),
+            **window,
         )
     expected = foreign.calls.STATUS["BAD_ARGUMENT"], -1, -1
     if layer is not None:
@@ -347,7 +348,11 @@ def test_transposed_convolutions_that_fit_are_those_of_python(
         weight_shape = c, k // groups, kh, kw
         layer = in_python(
             lambda stride, padding, dilation: convolution._transposed_layer(
-                "test", (n, c, h, w), weight_shape, stride, padding, extra, dilation, groups
+                "test",
+                np.float32,
+                (n, c, h, w),
+                weight_shape,
+                *(stride, padding, extra, dilation, groups),
             ),
             **window,
         )
@@ -575,10 +580,9 @@ def test_kernels_and_threads_are_chosen_as_in_python(
     )
     x_shape, weight_shape = (batch, channels * groups, *size), (outputs * groups, channels, *kernel)
     weight = np.broadcast_to(dtype.type(0), weight_shape)
-    layer = convolution._layer("test", x_shape, weight_shape, stride, 0, dilation, groups)
-    chosen = convolution._chosen("test", algorithm, weight, layer)
-    names = SimpleNamespace(**{family: family for family in FAMILIES})
-    family = convolution._kernels_of(names, chosen, weight, layer)
+    layer = convolution._layer(
+        "test", algorithm, dtype.type, x_shape, weight_shape, stride, 0, dilation, groups
+    )
     pixels = batch * outputs * groups * out[0] * out[1]
     with _threads.num_threads(threads):
         most = _threads.threads_for(pixels * weight[0].size)
@@ -602,11 +606,11 @@ def test_kernels_and_threads_are_chosen_as_in_python(
         if algorithm == "auto":  # the transposed one knows no other; from the output's size back
             back = (batch, outputs * groups, *out, channels * groups, *kernel), of[1]
             foreign.calls.conv_transpose2d(back, double, 8, None, 8, None, 0, 8, threads)
-    for_x = "convolution" if max(stride) > 2 else family
+    for_x = "convolution" if max(stride) > 2 else layer.family
     assert notes == [
-        (family, "forward", most),
+        (layer.family, "forward", most),
         (for_x, "gradient_x", most),
-        (family, "gradient_weight", most),
+        (layer.family, "gradient_weight", most),
         ("convolution", "gradient_bias", most_for_bias),
         *([(for_x, "gradient_x", most)] if algorithm == "auto" else []),
     ]

@@ -109,7 +109,7 @@ def plain(value: NDArray[Scalar]) -> NDArray[Scalar]:
 
 def not_empty(function: str, name: str, value: Array) -> None:
     """Refuse planes without channels, rows or columns; a batch may be empty."""
-    if 0 in value.shape[-3:]:
+    if not value.size and 0 in value.shape[-3:]:
         raise ValueError(
             f"{function}: {name} needs at least one channel, row and column, "
             f"got shape {value.shape}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Collection, Sequence
-from typing import Any, NamedTuple, SupportsIndex
+from typing import Any, NamedTuple, SupportsIndex, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,11 +59,13 @@ class Conv2dGradients(NamedTuple):
 
 
 class _Layer(NamedTuple):
-    """A convolution's geometry."""
+    """A convolution's geometry, and what serves it."""
 
     h: Axis
     w: Axis
     groups: int
+    algorithm: Algorithm  # never "auto"
+    family: str  # of the kernels, where the algorithm is not "im2col"
 
     def windows(self) -> dict[str, Any]:
         """Return the keywords with which `im2col` and `col2im` walk over the same windows."""
@@ -78,18 +80,27 @@ class _Layer(NamedTuple):
 def _filters(
     function: str, weight: NDArray[Float], axes: str = "(K, C // groups, kh, kw)"
 ) -> NDArray[Float]:
-    """Check a weight by itself."""
-    weight = _validation.floats(function, "weight", weight, (4,), axes)
-    if 0 in weight.shape:
-        raise ValueError(f"{function}: weight is an empty filter, got shape {weight.shape}")
-    return weight
+    """Check a weight by itself, all but its shape."""
+    return _validation.floats(function, "weight", weight, (4,), axes)
+
+
+def _check_taps(function: str, weight_shape: tuple[int, ...]) -> None:
+    if 0 in weight_shape:
+        raise ValueError(f"{function}: weight is an empty filter, got shape {weight_shape}")
 
 
 def _layer(
-    function: str, x_shape: Sequence[int], weight_shape: tuple[Any, ...], *window: Any
+    function: str,
+    algorithm: Algorithm,
+    dtype: Any,
+    x_shape: Sequence[int],
+    weight_shape: tuple[Any, ...],
+    *window: Any,
 ) -> _Layer:
-    """Check that an input and a weight of these shapes fit; `window` is stride, padding, dilation
-    and groups."""
+    """Check that an input and a weight of these shapes fit and that the algorithm serves them;
+    `window` is stride, padding, dilation and groups."""
+    _validation.choice(function, "algorithm", algorithm, ALGORITHMS)
+    _check_taps(function, weight_shape)
     stride, padding, dilation, groups = window
     groups = integer(function, "groups", groups)
     channels = x_shape[1]
@@ -100,14 +111,19 @@ def _layer(
             f"got shape {weight_shape}"
         )
     axes = windows(function, x_shape[2:], weight_shape[2:], stride, padding, dilation)
-    return _Layer(*axes, groups)
+    return _served(function, algorithm, dtype, weight_shape, *axes, groups)
 
 
 def _transposed_layer(
-    function: str, x_shape: Sequence[int], weight_shape: tuple[Any, ...], *window: Any
+    function: str,
+    dtype: Any,
+    x_shape: Sequence[int],
+    weight_shape: tuple[Any, ...],
+    *window: Any,
 ) -> _Layer:
     """The same of a transposed convolution: the layer whose gradient for its input it is; `window`
     is stride, padding, output_padding, dilation and groups."""
+    _check_taps(function, weight_shape)
     stride, padding, output_padding, dilation, groups = window
     groups = integer(function, "groups", groups)
     channels = x_shape[1]
@@ -120,7 +136,7 @@ def _transposed_layer(
     axes = transposed_windows(
         function, x_shape[2:], weight_shape[2:], stride, padding, output_padding, dilation
     )
-    return _Layer(*axes, groups)
+    return _served(function, "auto", dtype, weight_shape, *axes, groups)
 
 
 #: A network calls with the same few shapes over and over. What is no plain int or str, and might be
@@ -138,9 +154,11 @@ def _all_plain(window: tuple[object, ...]) -> bool:
     return _PLAIN.issuperset(map(type, window)) or all(map(_plain, window))
 
 
-def _layer_of(function: str, x: Floats, weight: Floats, *window: Any) -> _Layer:
-    layer = _known_layer if _all_plain(window) else _layer
-    return layer(function, x.shape, weight.shape, *window)
+def _layer_of(
+    function: str, algorithm: Algorithm, x: Floats, weight: Floats, *window: Any
+) -> _Layer:
+    layer = _known_layer if _all_plain(window) and type(algorithm) is str else _layer
+    return layer(function, algorithm, weight.dtype.type, x.shape, weight.shape, *window)
 
 
 def _bias(
@@ -189,49 +207,48 @@ def winograd_tiles(out: int, start: int, stop: int) -> tuple[int, int]:
     return edge(start, 0), min(edge(stop, 1), out)
 
 
-def _chosen(
-    function: str, algorithm: Algorithm, weight: Floats, layer: tuple[Axis, Axis, int]
-) -> Algorithm:
-    """Return the algorithm that serves a layer: never "auto". Refuse one that cannot."""
-    if algorithm not in ("auto", "winograd"):
-        return algorithm
-    h, w, groups = layer
-    outputs, channels, _, _ = weight.shape
-    if algorithm == "auto" and not _winograd_pays(channels, outputs // groups, h.out, w.out):
-        return "direct"
-    for name, given, needed in (
-        ("kernel_size", (h.kernel, w.kernel), (3, 3)),
-        ("stride", (h.stride, w.stride), (1, 1)),
-        ("dilation", (h.dilation, w.dilation), (1, 1)),
-        ("dtype", weight.dtype.type.__name__, "float32"),  # dtype.name takes four microseconds
-    ):
-        if given != needed:
-            if algorithm == "auto":
-                return "direct"
-            raise ValueError(
-                f"{function}: algorithm needs {name}={needed}, got {name}={given} "
-                "with algorithm='winograd'"
-            )
-    return "winograd"
-
-
 #: The largest stride and dilation that the depthwise kernels serve: they stage all the rows from a
 #: band's first tap to its last, the others only those that a tap meets.
 _DEPTHWISE_STEP = 16
 
 
-def _kernels_of(
-    kernels: _dispatch.Kernels, algorithm: Algorithm, weight: Floats, layer: _Layer
-) -> Any:
-    """Return the family of kernels that computes an algorithm other than "im2col"; one filter per
-    channel has its own."""
-    if algorithm == "winograd":
-        return kernels.winograd
-    h, w, groups = layer
+def _served(
+    function: str,
+    algorithm: Algorithm,
+    dtype: Any,
+    weight_shape: tuple[int, ...],
+    h: Axis,
+    w: Axis,
+    groups: int,
+) -> _Layer:
+    """Return the layer, with the algorithm and the kernels that serve it; refuse an algorithm that
+    cannot."""
+    outputs, channels, _, _ = weight_shape
+    pays = _winograd_pays(channels, outputs // groups, h.out, w.out)
+    if algorithm == "winograd" or (algorithm == "auto" and pays):
+        unfit = _unfit_for_winograd(dtype, h, w)
+        if unfit is None:
+            return _Layer(h, w, groups, "winograd", "winograd")
+        if algorithm == "winograd":
+            raise ValueError(f"{function}: {unfit} with algorithm='winograd'")
+    if algorithm != "im2col":
+        algorithm = "direct"
     steps = h.stride, w.stride, h.dilation, w.dilation
-    if groups == weight.shape[0] > 1 == weight.shape[1] and max(steps) <= _DEPTHWISE_STEP:
-        return kernels.depthwise
-    return kernels.convolution
+    one_filter_each = groups == outputs > 1 == channels
+    depthwise = one_filter_each and max(steps) <= _DEPTHWISE_STEP
+    return _Layer(h, w, groups, algorithm, "depthwise" if depthwise else "convolution")
+
+
+def _unfit_for_winograd(dtype: type, h: Axis, w: Axis) -> str | None:
+    for name, given, needed in (
+        ("kernel_size", (h.kernel, w.kernel), (3, 3)),
+        ("stride", (h.stride, w.stride), (1, 1)),
+        ("dilation", (h.dilation, w.dilation), (1, 1)),
+        ("dtype", dtype.__name__, "float32"),
+    ):
+        if given != needed:
+            return f"algorithm needs {name}={needed}, got {name}={given}"
+    return None
 
 
 def conv2d(
@@ -313,23 +330,17 @@ def conv2d(
     ((10, 32, 32), 75.0)
     """
     function = "conv2d"
-    _validation.choice(function, "algorithm", algorithm, ALGORITHMS)
     _validation.choice(function, "activation", activation, ACTIVATIONS)
     x, single = _validation.images(function, "x", x)
     weight = _filters(function, weight)
     _validation.one_dtype(function, "x", x, "weight", weight)
-    layer = _layer_of(function, x, weight, stride, padding, dilation, groups)
-    algorithm = _chosen(function, algorithm, weight, layer)
+    layer = _layer_of(function, algorithm, x, weight, stride, padding, dilation, groups)
     bias = _bias(function, bias, weight, weight.shape[0])
-    relu = activation == "relu"
-    return _forward(function, x, single, weight, bias, layer, relu, algorithm, out)
+    return _forward(function, x, single, weight, bias, layer, activation == "relu", out)
 
 
-class _Packed(NamedTuple):
-    """The kernels of one family and CPU level, and a weight as they want it, or None."""
-
-    kernels: Any
-    weight: Floats | None
+#: The kernels of one family and CPU level, and a weight as they want it.
+_Packed: TypeAlias = tuple[Any, "Floats | None"]
 
 
 def _forward(
@@ -340,13 +351,12 @@ def _forward(
     bias: NDArray[Float] | None,
     layer: _Layer,
     relu: bool,
-    algorithm: Algorithm,
     out: NDArray[Float] | None,
     packed: _Packed | None = None,
 ) -> NDArray[Float]:
     """Compute what has been checked, all but `out`; `packed` is the weight, for the kernel that
     packed it."""
-    h, w, groups = layer
+    h, w, groups, algorithm, family = layer
     shape = (x.shape[0], weight.shape[0], h.out, w.out)
     given = shape[1:] if single else shape
     if out is None:
@@ -360,14 +370,15 @@ def _forward(
         _forward_im2col(function, x, weight, bias, result, layer, relu)
     elif y.size:
         if packed is None:
-            packed = _Packed(_kernels_of(_dispatch.kernels, algorithm, weight, layer), None)
+            packed = getattr(_dispatch.kernels, family), None
+        kernels, prepared = packed
         work = y.size * (weight.size // shape[1])
         threads = _threads.threads_for(work)
         for images, results in _threads.interruptible(work, x, result):
             _validation.workspace(
                 function,
-                packed.kernels.forward(
-                    images, weight, packed.weight, bias, results, h, w, groups, relu, threads
+                kernels.forward(
+                    images, weight, prepared, bias, results, h, w, groups, relu, threads
                 ),
             )
     return _validation.deliver(y, out)
@@ -393,7 +404,7 @@ def _forward_im2col(
     relu: bool,
 ) -> None:
     """Fill y (n, k, oh, ow): per image, the filters as a matrix times the image's columns."""
-    h, w, groups = layer
+    h, w, groups = layer[:3]
     k, kernel_size = weight.shape[0], weight.shape[2:]
     filters = np.ascontiguousarray(weight).reshape(groups, k // groups, -1)
     cols = _columns(function, x, h, w)
@@ -462,9 +473,10 @@ class Conv2dPlan:
         input_size: Size | None = None,
     ) -> None:
         function = "Conv2dPlan"
-        self._algorithm = _validation.choice(function, "algorithm", algorithm, ALGORITHMS)
+        self._algorithm: Algorithm = algorithm
         _validation.choice(function, "activation", activation, ACTIVATIONS)
         weight = _filters(function, weight)
+        _check_taps(function, weight.shape)
         self._channels = weight.shape[1] * integer(function, "groups", groups)
         self._window = stride, padding, dilation, groups
         given = input_size is not None
@@ -473,8 +485,9 @@ class Conv2dPlan:
             h, w = (d * (k - 1) + 1 for d, k in taps)
             input_size = h, w
         size = pair(function, "input_size", input_size)
-        layer = _layer(function, (1, self._channels, *size), weight.shape, *self._window)
-        algorithm = _chosen(function, algorithm, weight, layer)
+        x_shape = 1, self._channels, *size
+        dtype = weight.dtype.type
+        layer = _layer(function, algorithm, dtype, x_shape, weight.shape, *self._window)
         bias = _bias(function, bias, weight, weight.shape[0])
         self._weight: NDArray[Any] = np.array(weight, weight.dtype.newbyteorder("="), order="C")
         self._bias: NDArray[Any] | None = None
@@ -484,7 +497,7 @@ class Conv2dPlan:
         self._kernels = _dispatch.kernels
         self._packed: dict[Algorithm, _Packed] = {}
         if given or self._algorithm != "auto":
-            self._prepared(algorithm, layer)
+            self._prepared(layer)
 
     def __getstate__(self) -> dict[str, Any]:
         # kernels stay behind, and with them the weight as they want it: where the plan is unpickled
@@ -502,19 +515,19 @@ class Conv2dPlan:
         vars(plan).update(vars(self), _window=window, _algorithm=algorithm)
         return plan
 
-    def _prepared(self, algorithm: Algorithm, layer: _Layer) -> _Packed | None:
-        """Return the weight as an algorithm wants it, for layers of any size."""
+    def _prepared(self, layer: _Layer) -> _Packed | None:
+        """Return the weight as a layer's kernels want it, for images of any size."""
+        _, _, groups, algorithm, family = layer
         if algorithm == "im2col":
             return None
         if algorithm not in self._packed:  # threads that meet here do the same thing twice
             function = "Conv2dPlan"
-            kernels = _kernels_of(self._kernels, algorithm, self._weight, layer)
-            groups = layer.groups
+            kernels = getattr(self._kernels, family)
             size = kernels.packed_size(self._weight.shape, groups)
             packed = _validation.empty(function, (size,), self._weight.dtype.type)
             threads = _threads.threads_for(size)
             _validation.workspace(function, kernels.pack(self._weight, packed, groups, threads))
-            self._packed[algorithm] = _Packed(kernels, packed)
+            self._packed[algorithm] = kernels, packed
         return self._packed[algorithm]
 
     def _is_of(self, weight: Floats, bias: Floats | None) -> bool:
@@ -547,11 +560,10 @@ class Conv2dPlan:
         function = "Conv2dPlan"
         x, single = _validation.images(function, "x", x)
         _validation.one_dtype(function, "x", x, "weight", self._weight)
-        layer = _layer_of(function, x, self._weight, *self._window)
-        algorithm = _chosen(function, self._algorithm, self._weight, layer)
+        layer = _layer_of(function, self._algorithm, x, self._weight, *self._window)
         return _forward(
-            function, x, single, self._weight, self._bias, layer, self._relu, algorithm, out,
-            self._prepared(algorithm, layer),
+            function, x, single, self._weight, self._bias, layer, self._relu, out,
+            self._prepared(layer),
         )  # fmt: skip
 
     def _geometry(self, x_shape: Sequence[SupportsIndex]) -> tuple[_Layer, int]:
@@ -567,7 +579,8 @@ class Conv2dPlan:
             for n, minimum in zip(x_shape, (0, 1, 1, 1)[-len(x_shape) :], strict=True)
         )
         n = batch[0] if batch else 1
-        return _layer(function, (n, c, h, w), self._weight.shape, *self._window), n
+        dtype, shape = self._weight.dtype.type, self._weight.shape
+        return _layer(function, self._algorithm, dtype, (n, c, h, w), shape, *self._window), n
 
     def algorithm(self, input_size: Size) -> Algorithm:
         """Return which algorithm serves images of this size.
@@ -591,7 +604,7 @@ class Conv2dPlan:
         """
         function = "Conv2dPlan"
         layer, _ = self._geometry((self._channels, *pair(function, "input_size", input_size)))
-        return _chosen(function, self._algorithm, self._weight, layer)
+        return layer.algorithm
 
     def workspace_bytes(self, x_shape: Sequence[SupportsIndex]) -> int:
         """Return the memory that a call takes besides its input, its output and the plan.
@@ -614,14 +627,13 @@ class Conv2dPlan:
             A number that is not an integer.
         """
         layer, n = self._geometry(x_shape)
-        h, w, groups = layer
-        algorithm = _chosen("Conv2dPlan", self._algorithm, self._weight, layer)
+        h, w, groups, algorithm, family = layer
         if algorithm == "im2col":
             return self._weight[0].size * groups * h.out * w.out * self._weight.itemsize
         if n == 0:
             return 0
         threads = _threads.threads_for(n * h.out * w.out * self._weight.size)
-        kernels = _kernels_of(self._kernels, algorithm, self._weight, layer)
+        kernels = getattr(self._kernels, family)
         return kernels.forward_workspace(n, self._weight, h, w, groups, threads)
 
     def flops(self, x_shape: Sequence[SupportsIndex]) -> int:
@@ -644,8 +656,8 @@ class Conv2dPlan:
         TypeError
             A number that is not an integer.
         """
-        (h, w, _), n = self._geometry(x_shape)
-        return 2 * n * h.out * w.out * self._weight.size
+        layer, n = self._geometry(x_shape)
+        return 2 * n * layer.h.out * layer.w.out * self._weight.size
 
 
 def conv2d_backward(
@@ -710,7 +722,6 @@ def conv2d_backward(
              [20., 24.]]]]), array([4.]))
     """
     function = "conv2d_backward"
-    _validation.choice(function, "algorithm", algorithm, ALGORITHMS)
     if not isinstance(need, (tuple, list, set, frozenset)) or not all(
         isinstance(name, str) and name in NAMES for name in need
     ):
@@ -720,15 +731,13 @@ def conv2d_backward(
     x, single = _validation.images(function, "x", x)
     weight = _filters(function, weight)
     _validation.one_dtype(function, "x", x, "weight", weight)
-    layer = _layer_of(function, x, weight, stride, padding, dilation, groups)
-    algorithm = _chosen(function, algorithm, weight, layer)
-    h, w, _ = layer
+    layer = _layer_of(function, algorithm, x, weight, stride, padding, dilation, groups)
     n, k = x.shape[0], weight.shape[0]
     grad_out = _validation.floats(
         function, "grad_out", grad_out, (3, 4), "(N, K, OH, OW) or (K, OH, OW)"
     )
     _validation.one_dtype(function, "x", x, "grad_out", grad_out)
-    shape = (n, k, h.out, w.out)
+    shape = (n, k, layer.h.out, layer.w.out)
     _validation.shape(function, "grad_out", grad_out, shape[1:] if single else shape)
     if single:
         grad_out = grad_out[None]
@@ -737,11 +746,8 @@ def conv2d_backward(
         name: _validation.empty(function, size, x.dtype.type) if name in need else None
         for name, size in (("x", x.shape), ("weight", weight.shape), ("bias", (k,)))
     }
-    if algorithm == "im2col":
-        _backward_im2col(function, grad_out, x, weight, layer, **gradients)
-    else:
-        kernels = _kernels_of(_dispatch.kernels, algorithm, weight, layer)
-        _backward_kernels(function, kernels, grad_out, x, weight, layer, **gradients)
+    backward = _backward_im2col if layer.algorithm == "im2col" else _backward_kernels
+    backward(function, grad_out, x, weight, layer, **gradients)
     if single and "x" in need:
         gradients["x"] = gradients["x"][0]
     return Conv2dGradients(**gradients)
@@ -749,7 +755,6 @@ def conv2d_backward(
 
 def _backward_kernels(
     function: str,
-    kernels: Any,
     grad_out: Floats,
     x_in: Floats,
     weight_in: Floats,
@@ -758,15 +763,16 @@ def _backward_kernels(
     weight: Floats | None,
     bias: Floats | None,
 ) -> None:
-    h, w, groups = layer
+    h, w, groups = layer[:3]
     if not grad_out.size:  # an empty batch
         for gradient in (weight, bias):
             if gradient is not None:
                 gradient.fill(0)
         return
     if x is not None:
-        _gradient_x(function, kernels, grad_out, weight_in, None, layer, x)
+        _gradient_x(function, grad_out, weight_in, None, layer, x)
     if weight is not None:
+        kernels = getattr(_dispatch.kernels, layer.family)
         threads = _threads.threads_for(grad_out.size * weight_in[0].size)
         _validation.workspace(
             function, kernels.gradient_weight(grad_out, x_in, weight, h, w, groups, threads)
@@ -778,7 +784,6 @@ def _backward_kernels(
 
 def _gradient_x(
     function: str,
-    kernels: Any,
     grad_out: Floats,
     weight: Floats,
     bias: Floats | None,
@@ -786,9 +791,10 @@ def _gradient_x(
     x: Floats,
 ) -> None:
     """Fill x (n, c, h, w); `bias` (c,) is added."""
-    h, w, groups = layer
+    h, w, groups, _, family = layer
     if max(h.stride, w.stride) > 2:  # whose gaps the depthwise kernel would fill with zeros
-        kernels = _dispatch.kernels.convolution
+        family = "convolution"
+    kernels = getattr(_dispatch.kernels, family)
     work = grad_out.size * weight[0].size
     threads = _threads.threads_for(work)
     for grads, images in _threads.interruptible(work, grad_out, x):
@@ -808,7 +814,7 @@ def _backward_im2col(
     bias: Floats | None,
 ) -> None:
     """Both products of the lecture, per image: with the columns, and back through `col2im`."""
-    h, w, groups = layer
+    h, w, groups = layer[:3]
     k, kernel_size = weight_in.shape[0], weight_in.shape[2:]
     filters = weight_in.reshape(groups, k // groups, -1)
     arguments = layer.windows()
@@ -918,18 +924,17 @@ def conv_transpose2d(
     _validation.one_dtype(function, "x", x, "weight", weight)
     window: tuple[Any, ...] = stride, padding, output_padding, dilation, groups
     known = _known_transposed_layer if _all_plain(window) else _transposed_layer
-    layer = known(function, x.shape, weight.shape, *window)
+    dtype: Any = weight.dtype.type
+    layer = known(function, dtype, x.shape, weight.shape, *window)
     bias = _bias(function, bias, weight, weight.shape[1] * layer.groups)
-    algorithm = _chosen(function, "auto", weight, layer)
-    return transpose(function, x, single, weight, bias, layer, algorithm, out)
+    return transpose(function, x, single, weight, bias, layer, out)
 
 
-def transposed_layer(layer: Any, size: tuple[int, int]) -> tuple[_Layer, Algorithm]:
-    """Return the geometry of a `ConvTranspose2d` over `size` pixels, and its algorithm."""
-    x_shape = (1, layer.in_channels, *size)
+def transposed_layer(layer: Any, size: tuple[int, int]) -> _Layer:
+    """Return the geometry of a `ConvTranspose2d` over `size` pixels, and what serves it."""
+    weight, x_shape = layer.weight, (1, layer.in_channels, *size)
     window = layer.stride, layer.padding, layer.output_padding, layer.dilation, layer.groups
-    geometry = _transposed_layer("ConvTranspose2d", x_shape, layer.weight.shape, *window)
-    return geometry, _chosen("ConvTranspose2d", "auto", layer.weight, geometry)
+    return _transposed_layer("ConvTranspose2d", weight.dtype.type, x_shape, weight.shape, *window)
 
 
 def transpose_part(
@@ -937,7 +942,6 @@ def transpose_part(
     weight: Floats,
     bias: Floats | None,
     layer: _Layer,
-    algorithm: Algorithm,
     parts: tuple[Part, Part],
 ) -> Floats:
     """Compute the part of a transposed convolution that `Axis.transposed_part` gave, from its
@@ -948,8 +952,8 @@ def transpose_part(
         size = (out - 1) * axis.stride + axis.span - part.before - part.after
         axes.append(axis._replace(size=size, out=out, before=part.before, after=max(0, part.after)))
     images, single = _validation.images("conv_transpose2d", "x", x)
-    within = _Layer(axes[0], axes[1], layer.groups)
-    return transpose("conv_transpose2d", images, single, weight, bias, within, algorithm)
+    within = layer._replace(h=axes[0], w=axes[1])
+    return transpose("conv_transpose2d", images, single, weight, bias, within)
 
 
 def transpose(
@@ -959,7 +963,6 @@ def transpose(
     weight: NDArray[Float],
     bias: NDArray[Float] | None,
     layer: _Layer,
-    algorithm: Algorithm,
     out: NDArray[Float] | None = None,
 ) -> NDArray[Float]:
     """Compute a transposed convolution that has been checked, all but `out`."""
@@ -968,7 +971,6 @@ def transpose(
     y = _validation.output(function, out, given, x.dtype.type, x=x, weight=weight, bias=bias)
     x, weight = _validation.plain(x), _validation.plain(weight)
     if y.size:
-        kernels = _kernels_of(_dispatch.kernels, algorithm, weight, layer)
         result = y[None] if single else y
-        _gradient_x(function, kernels, x, weight, _contiguous(bias), layer, result)
+        _gradient_x(function, x, weight, _contiguous(bias), layer, result)
     return _validation.deliver(y, out)

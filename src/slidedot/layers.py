@@ -27,7 +27,7 @@ from slidedot.convolution import (
     ACTIVATIONS,
     ALGORITHMS,
     Conv2dPlan,
-    _chosen,
+    _served,
     conv2d,
     conv2d_backward,
     conv_transpose2d,
@@ -401,7 +401,7 @@ class Conv2d(_Windows):
             np.zeros(self.out_channels, self.weight.dtype) if flag(function, "bias", bias) else None
         )
         self.algorithm = _validation.choice(function, "algorithm", algorithm, ALGORITHMS)
-        _chosen(function, algorithm, self.weight, (*axes, self.groups))
+        _served(function, algorithm, self.weight.dtype.type, shape, *axes, self.groups)
         self._plan: tuple[dict[str, Any], Conv2dPlan] | None = None
 
     def __repr__(self) -> str:

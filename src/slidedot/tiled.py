@@ -59,21 +59,19 @@ def _run_layer(layer: Any, x: Floats, h: Part, w: Part) -> Floats:
 
 
 def _run_transposed(
-    weight: Floats, bias: Floats | None, geometry: Any, algorithm: Algorithm,
-    x: Floats, h: Part, w: Part,
-) -> Floats:  # fmt: skip
-    return transpose_part(x, weight, bias, geometry, algorithm, (h, w))
+    weight: Floats, bias: Floats | None, geometry: Any, x: Floats, h: Part, w: Part
+) -> Floats:
+    return transpose_part(x, weight, bias, geometry, (h, w))
 
 
 def _stage(layer: Any, size: tuple[int, int]) -> _Stage:
     """Return the stage of a layer as it is now, for an input of `size` ``(h, w)``."""
     if isinstance(layer, ConvTranspose2d):
-        geometry, algorithm = transposed_layer(layer, size)
-        part = functools.partial(
-            Axis.transposed_part, widen=winograd_tiles if algorithm == "winograd" else None
-        )
+        geometry = transposed_layer(layer, size)
+        widen = winograd_tiles if geometry.algorithm == "winograd" else None
+        part = functools.partial(Axis.transposed_part, widen=widen)
         arrays = layer.weight.copy(), None if layer.bias is None else layer.bias.copy()
-        run = functools.partial(_run_transposed, *arrays, geometry, algorithm)
+        run = functools.partial(_run_transposed, *arrays, geometry)
         return _Stage((geometry.h, geometry.w), part, run)
     if isinstance(layer, ReLU):
         axes = windows("apply", size, 1, 1, 0, 1)
