@@ -45,6 +45,7 @@ cdef struct Side:
     # Output o of phase p is pixel p + o * phases. Its tap t reads element o + shift[t] of the
     # source's slot[t], and element e of a slot is source pixel origin[slot] + e * step.
     Py_ssize_t size, out, outputs, phases, step, slots, reach, taps, most_taps
+    Py_ssize_t shared  # taps, at most, of an output of any plane's size
     Py_ssize_t *origin  # [slots]
     Py_ssize_t *first   # [phases + 1]: the phase's taps are first[p] .. first[p + 1]
     Py_ssize_t *index   # [taps]: which tap of the kernel
@@ -71,7 +72,7 @@ cdef bint forward_side(Side *s, Axis *a) noexcept nogil:
     if not side_take(s, a.kernel if apart else phases_of(a), 1, a.kernel):
         return False
     s.size, s.out, s.outputs, s.step = a.size, a.out, a.out, a.stride
-    s.taps = s.most_taps = a.kernel
+    s.taps = s.most_taps = s.shared = a.kernel
     s.first[0], s.first[1] = 0, a.kernel
     for t in range(a.kernel):
         s.index[t] = t
@@ -86,11 +87,14 @@ cdef bint forward_side(Side *s, Axis *a) noexcept nogil:
 cdef bint gradient_side(Side *s, Axis *a) noexcept nogil:
     """Pixel i takes tap t from output (i + before - t * dilation) / stride, where that is whole."""
     cdef bint apart = far_apart(a)
+    cdef Axis given = a[0]
     cdef Py_ssize_t p, t, numerator, low = 0, high = 0
     if not side_take(s, a.kernel if apart else 1, min(a.stride, a.size), a.kernel):
         return False
     s.size, s.out, s.step = a.out, a.size, 1
     s.outputs = parts(a.size, s.phases)
+    given.stride = a.given_stride
+    s.shared = parts(a.kernel, phases_of(&given))
     s.taps = s.most_taps = 0
     for p in range(s.phases):
         s.first[p] = s.taps
@@ -147,15 +151,19 @@ cdef struct Gather:
     Py_ssize_t *steps  # [term of a strip]
 
 
-cdef Py_ssize_t choose_terms(Gather *job, Py_ssize_t itemsize) noexcept nogil:
-    """How the source channels fall into blocks: by the weight's shape alone. The most terms."""
-    cdef Py_ssize_t taps = max(1, job.h.most_taps * job.w.most_taps)
+cdef void choose_terms(Gather *job, Py_ssize_t itemsize) noexcept nogil:
+    """How the source channels fall into blocks: by the weight's shape alone."""
+    cdef Py_ssize_t taps = job.h.shared * job.w.shared
     job.lanes = SD_VECTOR_BYTES // itemsize
     job.panels = panels_of(job.outputs)
     # a third more terms are better than another block
     job.block = parts(job.channels, max(1, (job.channels * taps + TERMS * 2 // 3) // TERMS))
     job.blocks = parts(job.channels, job.block)
-    return taps * job.block
+
+
+cdef inline Py_ssize_t most_terms(Gather *job) noexcept nogil:
+    """Of a block, in any phase."""
+    return max(1, job.block * job.h.most_taps * job.w.most_taps)
 
 
 cdef void choose_blocks(
@@ -165,11 +173,12 @@ cdef void choose_blocks(
     cdef Side *w = &job.w
     cdef Py_ssize_t budget = BAND_BYTES // itemsize, unit, weights, most
     cdef Py_ssize_t sums = SUM_BYTES // itemsize // (job.outputs * h.phases * w.phases)
-    cdef Py_ssize_t terms = choose_terms(job, itemsize)
+    choose_terms(job, itemsize)
     job.vectors = SD_VECTORS(widest_panel(&job.panels))
     job.staged = job.panels.count >= STAGED_PANELS
     job.resident = even(
-        job.panels.count, WEIGHT_BYTES // itemsize // (terms * widest_panel(&job.panels)))
+        job.panels.count,
+        WEIGHT_BYTES // itemsize // (most_terms(job) * widest_panel(&job.panels)))
     job.share = job.panels.count
     unit = job.block * h.slots * w.slots
     job.columns = even(w.outputs, max(64, budget // unit // (1 + h.reach) - w.reach))
@@ -457,7 +466,7 @@ cdef Layout layout(Gather *job) noexcept nogil:
     """The packed block, a tile's results, weights that a task packs for itself, a strip's terms,
     partial sums; each with room for a tile's overhang."""
     cdef Layout part
-    cdef Py_ssize_t terms = job.block * job.h.most_taps * job.w.most_taps
+    cdef Py_ssize_t terms = most_terms(job)
     cdef Py_ssize_t slack = SD_MAX_VECTORS * job.lanes
     part.buffer = spread(job.block * job.plane + slack)
     part.own = part.buffer + slack * SD_MAX_ROWS
@@ -547,7 +556,7 @@ cdef bint gather(
     cdef bint packing, done = False
     choose_blocks(job, sizeof(floating), packed != NULL, threads)
     packing = packed == NULL and not job.late
-    if offsets(job, job.block * job.h.most_taps * job.w.most_taps):
+    if offsets(job, most_terms(job)):
         if scratch_take(&weights, packing * weights_size(job) * <Py_ssize_t> sizeof(floating), 1):
             if scratch_take(&scratch, layout(job).size * <Py_ssize_t> sizeof(floating), threads):
                 if packing:

@@ -31,10 +31,12 @@ cdef inline View view(object array) except *:
 
 cdef struct Axis:  # slidedot.geometry.Axis
     Py_ssize_t size, kernel, stride, dilation, before, out
+    Py_ssize_t given_stride  # for what must not depend on `out`
 
 
 cdef inline void settle(Axis *a) noexcept nogil:
     """A step that is never taken may be huge: it becomes 1."""
+    a.given_stride = a.stride
     if a.out == 1:
         a.stride = 1
     if a.kernel == 1:

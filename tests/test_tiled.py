@@ -203,6 +203,16 @@ def test_a_transposed_layer_does_so_too(level, tile):
         assert_same_bits(tiled.apply(layer, image, tile, progress=False), layer(image))
 
 
+@pytest.mark.parametrize("tile", [1, 2, (1, 40), (5, 3)])
+@pytest.mark.parametrize("window", [(2, 2), (3, 2), (5, 4), (4, 3), (16, 8)])
+def test_long_sums_of_a_transposed_layer_are_cut_as_in_the_whole(level, dtype, window, tile):
+    """Also by a tile too small to hold every phase of the stride, or more than one pixel."""
+    kernel, stride = window
+    layer = ConvTranspose2d(130, 3, kernel, stride=stride, dtype=dtype, rng=0)
+    image = picture(130, 4, 5, dtype=dtype)
+    assert_same_bits(tiled.apply(layer, image, tile, progress=False), layer(image))
+
+
 def test_im2col_is_within_its_rounding(dtype):
     model, image = Conv2d(8, 4, 3, algorithm="im2col", dtype=dtype, rng=0), picture(8, 50, 60)
     image = image.astype(dtype)
