@@ -25,8 +25,9 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from blocking cimport (
-    BAND_BYTES, MOST_LANES, PIXELS, SEGMENTS, STAGED_PANELS, SUM_BYTES, TERMS, WEIGHT_BYTES,
-    WEIGHTS, Panels, even, panel_rows, panel_start, panels_of, parts, spread, widest_panel,
+    BAND_BYTES, LONG_ROW, MOST_LANES, PIXELS, SEGMENTS, STAGED_PANELS, SUM_BYTES, TERMS,
+    WEIGHT_BYTES, WEIGHTS, Panels, even, panel_rows, panel_start, panels_of, parts, spread,
+    widest_panel,
 )
 from entries cimport ConvolutionEntries
 from rows cimport count_inside, far_apart, fill_inside, first_inside, phases_of
@@ -45,7 +46,7 @@ cdef struct Side:
     # Output o of phase p is pixel p + o * phases. Its tap t reads element o + shift[t] of the
     # source's slot[t], and element e of a slot is source pixel origin[slot] + e * step.
     Py_ssize_t size, out, outputs, phases, step, slots, reach, taps, most_taps
-    Py_ssize_t shared  # taps, at most, of an output of any plane's size
+    Py_ssize_t kernel, shared  # taps, in all and at most in an output, of any plane's size
     Py_ssize_t *origin  # [slots]
     Py_ssize_t *first   # [phases + 1]: the phase's taps are first[p] .. first[p + 1]
     Py_ssize_t *index   # [taps]: which tap of the kernel
@@ -72,7 +73,7 @@ cdef bint forward_side(Side *s, Axis *a) noexcept nogil:
     if not side_take(s, a.kernel if apart else phases_of(a), 1, a.kernel):
         return False
     s.size, s.out, s.outputs, s.step = a.size, a.out, a.out, a.stride
-    s.taps = s.most_taps = s.shared = a.kernel
+    s.taps = s.most_taps = s.kernel = s.shared = a.kernel
     s.first[0], s.first[1] = 0, a.kernel
     for t in range(a.kernel):
         s.index[t] = t
@@ -94,7 +95,7 @@ cdef bint gradient_side(Side *s, Axis *a) noexcept nogil:
     s.size, s.out, s.step = a.out, a.size, 1
     s.outputs = parts(a.size, s.phases)
     given.stride = a.given_stride
-    s.shared = parts(a.kernel, phases_of(&given))
+    s.kernel, s.shared = a.kernel, parts(a.kernel, phases_of(&given))
     s.taps = s.most_taps = 0
     for p in range(s.phases):
         s.first[p] = s.taps
@@ -140,6 +141,8 @@ cdef struct Gather:
     Py_ssize_t vectors, lanes
     bint relu, late  # weights packed by each task, just before use
     bint staged      # each strip of pixels is laid out for the tile, term after term
+    bint by_rows     # or keeps to one row
+    bint rows_first  # terms are [tap row][channel][tap column], not [channel][tap row][tap column]
     # blocks: source channels, images, rows and columns of a phase, panels that stay in the cache,
     # panels of a task; and how many of each
     Py_ssize_t block, batch, rows, columns, resident, share
@@ -147,7 +150,7 @@ cdef struct Gather:
     # the packed block is [channel][slot h][slot w][image][row][column]
     Py_ssize_t length, height, plane
     Py_ssize_t flat    # pixels of a band's phase, with a tile's overhang
-    Py_ssize_t *off    # [phase][channel of the block][tap]
+    Py_ssize_t *off    # [phase][term]
     Py_ssize_t *steps  # [term of a strip]
 
 
@@ -159,6 +162,8 @@ cdef void choose_terms(Gather *job, Py_ssize_t itemsize) noexcept nogil:
     # a third more terms are better than another block
     job.block = parts(job.channels, max(1, (job.channels * taps + TERMS * 2 // 3) // TERMS))
     job.blocks = parts(job.channels, job.block)
+    # so that rows of padding can be left out; with shorter rows, packing would cost more than that
+    job.rows_first = job.w.kernel >= LONG_ROW and job.channels % job.block == 0
 
 
 cdef inline Py_ssize_t most_terms(Gather *job) noexcept nogil:
@@ -182,6 +187,8 @@ cdef void choose_blocks(
     job.share = job.panels.count
     unit = job.block * h.slots * w.slots
     job.columns = even(w.outputs, max(64, budget // unit // (1 + h.reach) - w.reach))
+    most = job.vectors * job.lanes
+    job.by_rows = not job.staged and parts(w.outputs, most) * most <= w.outputs + w.reach
     most = max(1, budget // unit // (job.columns + w.reach) - h.reach)
     if job.blocks > 1:  # partial sums of the band wait for the next block of channels
         most = min(most, sums // (job.columns + w.reach))
@@ -223,26 +230,45 @@ cdef void count_blocks(Gather *job) noexcept nogil:
         + job.vectors * job.lanes)
 
 
+cdef struct Row:  # of terms: a channel's tap row
+    Py_ssize_t channel, tap
+
+
+cdef inline Row row_of_terms(
+    Gather *job, Py_ssize_t py, Py_ssize_t channels, Py_ssize_t n
+) noexcept nogil:
+    """The n-th of a phase's sum over so many channels."""
+    cdef Py_ssize_t first = job.h.first[py], rows = job.h.first[py + 1] - first
+    cdef Row row
+    if job.rows_first:
+        row.channel, row.tap = n % channels, first + n // channels
+    else:
+        row.channel, row.tap = n // rows, first + n % rows
+    return row
+
+
 cdef bint offsets(Gather *job, Py_ssize_t most) noexcept nogil:
     """Where in the packed block each term of a phase's sum lies; where in a strip, which holds
     `most`."""
     cdef Side *h = &job.h
     cdef Side *w = &job.w
-    cdef Py_ssize_t py, px, c, i, j, k
+    cdef Py_ssize_t py, px, n, j, k
     cdef Py_ssize_t slot = job.batch * job.height * job.length
     cdef Py_ssize_t *off = <Py_ssize_t *> malloc(
         (job.block * h.taps * w.taps + most + 1) * sizeof(Py_ssize_t))
+    cdef Row row
     job.off = off
     if off == NULL:
         return False
     for py in range(h.phases):
         for px in range(w.phases):
-            for c in range(job.block):
-                for i in range(h.first[py], h.first[py + 1]):
-                    for j in range(w.first[px], w.first[px + 1]):
-                        off[0] = (c * job.plane + (h.slot[i] * w.slots + w.slot[j]) * slot
-                                  + h.shift[i] * job.length + w.shift[j])
-                        off += 1
+            for n in range(job.block * (h.first[py + 1] - h.first[py])):
+                row = row_of_terms(job, py, job.block, n)
+                for j in range(w.first[px], w.first[px + 1]):
+                    off[0] = (row.channel * job.plane
+                              + (h.slot[row.tap] * w.slots + w.slot[j]) * slot
+                              + h.shift[row.tap] * job.length + w.shift[j])
+                    off += 1
     job.steps = off
     for k in range(most):
         off[k] = k * job.vectors * job.lanes
@@ -253,35 +279,43 @@ cdef void pack_filters(
     floating *a, const floating *weight, Gather *job, Py_ssize_t py, Py_ssize_t px,
     Py_ssize_t channel0, Py_ssize_t channels, Py_ssize_t output0, Py_ssize_t outputs,
 ) noexcept nogil:
-    """[output][channel][tap] of one phase's weights."""
+    """[output][term] of one phase's weights."""
     cdef Side *h = &job.h
     cdef Side *w = &job.w
-    cdef Py_ssize_t taps = (h.first[py + 1] - h.first[py]) * (w.first[px + 1] - w.first[px])
-    cdef Py_ssize_t run = 1, o, c, i, j, ready = 0
-    cdef const floating *channel
-    # terms that lie end to end in the weights: all taps of a channel, or of all channels
-    if (taps == h.taps * w.taps and job.w_sw == 1 and job.w_sh == w.taps
-            and h.index[h.taps - 1] == h.taps - 1 and w.index[w.taps - 1] == w.taps - 1):
-        run = channels * taps if job.w_si == taps else taps
+    cdef Py_ssize_t rows = channels * (h.first[py + 1] - h.first[py])
+    cdef Py_ssize_t columns = w.first[px + 1] - w.first[px], run = 1, o, n, j, ready = 0
+    cdef Row row
+    cdef const floating *filter
+    cdef const floating *taps
+    if rows * columns == 0:
+        return
+    # terms that lie end to end in the weights: a row's, a channel's, or all of them
+    if columns == w.taps and job.w_sw == 1 and w.index[w.taps - 1] == w.taps - 1:
+        run = columns
+        if (not job.rows_first and rows == channels * h.taps and job.w_sh == w.taps
+                and h.index[h.taps - 1] == h.taps - 1):
+            run = rows * columns if job.w_si == h.taps * w.taps else h.taps * w.taps
     weight += output0 * job.w_so + channel0 * job.w_si
-    if taps == 1 and h.taps * w.taps == 1 and job.w_so == 1:  # a matrix to be transposed
+    if h.taps * w.taps == rows // channels * columns == job.w_so == 1:  # to be transposed
         while ready + job.lanes <= channels:
             transpose(a + ready, channels, weight + ready * job.w_si, job.w_si, job.lanes, outputs)
             ready += job.lanes
     for o in range(outputs):
-        channel = weight + o * job.w_so
-        if run > 1:
-            for c in range(channels * taps // run):
-                copy_run(a, channel + c * job.w_si, run)
-                a += run
-            continue
+        filter = weight + o * job.w_so
         a += ready
-        for c in range(ready, channels):
-            for i in range(h.first[py], h.first[py + 1]):
-                for j in range(w.first[px], w.first[px + 1]):
-                    a[0] = channel[
-                        c * job.w_si + h.index[i] * job.w_sh + w.index[j] * job.w_sw]
-                    a += 1
+        n = ready
+        while n < rows:
+            row = row_of_terms(job, py, channels, n)
+            taps = filter + row.channel * job.w_si + h.index[row.tap] * job.w_sh
+            if run > 1:
+                copy_run(a, taps, run)
+                a += run
+                n += run // columns
+                continue
+            for j in range(columns):
+                a[j] = taps[w.index[w.first[px] + j] * job.w_sw]
+            a += columns
+            n += 1
 
 
 cdef void pack_weights(
@@ -344,6 +378,8 @@ cdef void pack_block(
 
 cdef struct Band:  # where a task is
     Py_ssize_t images, rows, columns  # of the phase
+    Py_ssize_t row0                   # the first of its rows, which has the taps from `tap` on
+    Py_ssize_t tap, taps
     Py_ssize_t pitch                  # from one row's first pixel to the next one's
     Py_ssize_t total                  # its pixels, rows laid end to end
     Py_ssize_t image, row, column     # where the next strip starts
@@ -396,37 +432,66 @@ cdef void stage_strip(
     stage(strip, job.vectors * job.lanes, packed, off, terms, to, source, moves)
 
 
-cdef void gather_strip(
+cdef inline bint sees(
+    Side *h, Py_ssize_t tap, Py_ssize_t top, Py_ssize_t bottom
+) noexcept nogil:
+    """Whether one of a phase's outputs, top to bottom, has a source row under a tap."""
+    cdef Py_ssize_t row = h.origin[h.slot[tap]] + h.shift[tap] * h.step
+    return row + bottom * h.step >= 0 and row + top * h.step < h.size
+
+
+cdef Py_ssize_t gather_strip(
     floating *y, floating *sums, floating *buffer, floating *strip, const floating *a,
     const floating *packed, const Py_ssize_t *off, Gather *job, Band *band, Py_ssize_t terms,
     Py_ssize_t start, const floating *bias,
 ) noexcept nogil:
-    """Pixels start .. for the panels in the cache, while their terms are in L1.
+    """Pixels start .. for the panels in the cache, while their terms are in L1; how many.
 
     `y` is the plane of the first panel's first channel at the band's first pixel, `sums` is that
     channel's row of partial sums.
     """
     cdef Py_ssize_t plane = job.h.out * job.w.out, step = job.w.phases
-    cdef Py_ssize_t pixels = min(job.vectors * job.lanes, band.total - start)
+    cdef Py_ssize_t pixels = min(
+        job.vectors * job.lanes,
+        band.pitch - band.column if job.by_rows else band.total - start)
     cdef Py_ssize_t vectors = parts(pixels, job.lanes), width = vectors * job.lanes
-    cdef Py_ssize_t first = panel_start(&job.panels, band.panel0), p, o, i, j, k, rows, count
+    cdef Py_ssize_t first = panel_start(&job.panels, band.panel0), p, o, i, j, k, rows, count, over
+    cdef Py_ssize_t top, bottom, low, high, summed = terms  # rows of pixels; taps that see any
     cdef Run runs[MOST_LANES]
     cdef Py_ssize_t row[SD_MAX_ROWS]
-    cdef const floating *b = packed + start
+    cdef const floating *b
     cdef const floating *add = NULL
     cdef const floating *result
     cdef floating *to
     cdef bint whole
+    top, bottom = band.row, band.row + (band.column + pixels - 1) // band.pitch
     count = next_strip(runs, job, band, pixels)
     if count == 0:
-        return  # it lies between two rows
+        return pixels  # they lie between two rows
+    if job.rows_first and band.taps > 1:
+        if bottom >= band.rows:  # and on to the next image
+            top, bottom = 0, band.rows - 1
+        low, high = band.tap, band.tap + band.taps
+        while low < high and not sees(&job.h, low, band.row0 + top, band.row0 + bottom):
+            low += 1
+        while low < high and not sees(&job.h, high - 1, band.row0 + top, band.row0 + bottom):
+            high -= 1
+        summed = terms // band.taps * (high - low)
+        a += terms // band.taps * (low - band.tap)
+        off += terms // band.taps * (low - band.tap)
     if job.staged:
-        stage_strip(strip, packed, job, off, terms, runs, count)
+        stage_strip(strip, packed, job, off, summed, runs, count)
         b, off = strip, job.steps
-    # side by side in y as well, nothing between its runs
-    whole = (step == 1 and pixels == width and runs[count - 1].lane + runs[count - 1].size == width
-             and (count == 1 or band.pitch == band.columns)
+    else:
+        b = packed + runs[0].source - runs[0].lane
+    # side by side in y as well, nothing between its runs, and what hangs over a row's end is
+    # overwritten by the next rows
+    over = width - runs[count - 1].lane - runs[count - 1].size
+    whole = (step == 1 and (count == 1 or band.pitch == band.columns)
              and runs[count - 1].result - runs[0].result == runs[count - 1].lane)
+    if over > 0 and (not job.by_rows or job.h.phases > 1 or band.columns < job.w.out
+                     or over > (band.rows - 1 - top) * band.columns):
+        whole = False
     y += runs[0].result
     for i in range(SD_MAX_ROWS):
         row[i] = i * terms
@@ -436,10 +501,10 @@ cdef void gather_strip(
         if not band.first:
             add = sums + o * job.flat + start
         if not band.last:
-            tile(rows, vectors, terms, a + o * terms, row, NULL, b, off,
+            tile(rows, vectors, summed, a + o * terms, row, NULL, b, off,
                  sums + o * job.flat + start, job.flat, add, job.flat, <floating *> NULL, False)
             continue
-        tile(rows, vectors, terms, a + o * terms, row, NULL, b, off,
+        tile(rows, vectors, summed, a + o * terms, row, NULL, b, off,
              y + o * plane if whole else buffer, plane if whole else width, add, job.flat,
              bias + o if bias != NULL else NULL, job.relu)
         if whole:
@@ -456,6 +521,7 @@ cdef void gather_strip(
                 else:
                     for k in range(runs[j].size):
                         to[k * step] = result[k]
+    return pixels
 
 
 cdef struct Layout:  # of one thread's scratch, in elements
@@ -515,8 +581,11 @@ cdef void gather_task(
             if band.rows <= 0 or band.columns <= 0:
                 continue
             band.pitch = band.columns if job.staged else job.length
+            if job.by_rows:
+                band.pitch = parts(band.columns, job.lanes) * job.lanes
+            band.row0, band.tap, band.taps = row0, h.first[py], h.first[py + 1] - h.first[py]
             band.total = (band.images * band.rows - 1) * band.pitch + band.columns
-            taps = (h.first[py + 1] - h.first[py]) * (w.first[px + 1] - w.first[px])
+            taps = band.taps * (w.first[px + 1] - w.first[px])
             band.panel0 = share * job.share
             while band.panel0 < panel_last:
                 band.panels = min(job.resident, panel_last - band.panel0)
@@ -532,13 +601,12 @@ cdef void gather_task(
                          + o * channels * taps)
                 band.image = band.row = band.column = start = 0
                 while start < band.total:
-                    gather_strip(
+                    start += gather_strip(
                         y + o * plane + (row0 * h.phases + py) * w.out + column0 * w.phases + px,
                         packed + part.sums + (phase * job.outputs + o - first) * job.flat,
                         packed + part.buffer, packed + part.strip, a, packed,
                         job.off + job.block * taps_before(h, w, py, px), job, &band,
                         channels * taps, start, bias + o if bias != NULL else NULL)
-                    start += job.vectors * job.lanes
                 band.panel0 += band.panels
 
 
@@ -736,6 +804,7 @@ cdef void choose_contract(Contract *job, Py_ssize_t itemsize, int threads) noexc
     x.panels = panels_of(x.outputs)
     x.vectors = min(<Py_ssize_t> SD_VECTORS_WIDEST, parts(x.outputs, x.lanes))
     x.staged, x.share = True, x.panels.count
+    x.rows_first = False
     job.width = x.vectors * x.lanes
     x.block = even(x.channels, min(TERMS // taps, budget // (TERMS * x.h.slots * x.w.slots)))
     x.blocks = parts(x.channels, x.block)

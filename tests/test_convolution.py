@@ -44,6 +44,7 @@ LARGE = {
     "3x3 stride 2": large((5, 40), 3, (17, 67), stride=2, padding=1, batch=2),
     "7x7 stride 2": large((3, 33), 7, (23, 61), stride=2, padding=3, batch=2),
     "11x11 stride 4": large((3, 19), 11, (27, 67), stride=4, padding=((2, 1), (1, 2))),
+    "5x5 in full": large((16, 6), 5, (10, 10), padding=4, batch=3),
     "1x1": large((70, 40), 1, (6, 35), batch=2),
     "1x1, 600 terms": large((600, 18), 1, (3, 5), batch=3),
     "1x1 stride 2": large((30, 25), 1, (11, 51), stride=2),
@@ -59,7 +60,11 @@ LARGE = {
     "one row": large((20, 18), 3, (1, 70), padding=1),
     "one column": large((20, 18), 3, (40, 1), padding=1),
 }
-ROWS = {f"width {width}": large((2, 17), 3, (4, width), padding=1) for width in range(1, 41)}
+ROWS = {
+    f"{kernel}x{kernel}, width {width}": large((2, outputs), kernel, (4, width), padding=padding)
+    for width in range(1, 41)
+    for kernel, outputs, padding in ((3, 17, 1), (5, 4, 4))
+}
 EVERY_LARGE = pytest.mark.parametrize("call", LARGE.values(), ids=LARGE)
 EVERY_ALGORITHM = pytest.mark.parametrize("algorithm", ALGORITHMS)
 
