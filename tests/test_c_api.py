@@ -487,12 +487,13 @@ def test_a_place_outside_its_plane_is_refused(foreign, place, index):
 
 
 def test_planes_too_large_for_their_index_are_refused(foreign):
-    """Of an image of 2**31 pixels, only the first is looked at."""
+    """Of an image of 2**31 pixels, all of which are the same one in memory."""
     of = (1, 1, 1, 2**31, 1, 1), {"stride": (1, 2**31)}
     for wide, status in ((False, "BAD_ARGUMENT"), (True, "OK")):
         x, y, argmax = np.zeros(1), np.ones(1), np.full(1, -1)
         places = address(argmax)
-        given = foreign.calls.max_pool2d(of, True, address(x), None, address(y), places, wide, 1)
+        image = address(x), (0, 0, 0, 0)
+        given = foreign.calls.max_pool2d(of, True, *image, address(y), places, wide, 1)
         assert given == foreign.calls.STATUS[status]
         assert (y, argmax) == ((0, 0) if wide else (1, -1))
 
