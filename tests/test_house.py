@@ -20,14 +20,15 @@ BELOW_FAMILIES = {"_validation", "_threads", "_dispatch", "_types", "geometry"}
 #: What each module may import of this package. A new module needs a line here.
 MAY_IMPORT = {
     "__init__": FAMILIES | {"layers", "optim", "_threads", "_dispatch", "geometry"},
-    "layers": FAMILIES | {"_validation", "_types", "geometry"},
+    "layers": FAMILIES | {"_buffers", "_validation", "_types", "geometry"},
     "optim": FAMILIES | {"_types", "geometry"},
     "tiled": {"layers", "convolution", "_validation", "_threads", "_types", "geometry"},
     "visualize": {"layers", "convolution", "_validation", "_types", "geometry"},
     "convolution": BELOW_FAMILIES | {"columns"},  # its "im2col" algorithm
     "columns": BELOW_FAMILIES,
     "pooling": BELOW_FAMILIES,
-    "_validation": {"_types", "geometry"},
+    "_validation": {"_buffers", "_types", "geometry"},
+    "_buffers": set(),
     "_threads": {"_kernels", "geometry"},  # the probe, which is no kernel
     "_dispatch": {"_kernels", "_threads", "geometry"},
     "geometry": set(),

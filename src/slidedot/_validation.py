@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from slidedot import _buffers
 from slidedot._types import Float, Integers
 from slidedot.geometry import SSIZE_MAX, shown
 
@@ -157,7 +158,7 @@ def empty(
         size = math.prod(shape) * np.dtype(dtype).itemsize
         if size > SSIZE_MAX - CACHE_LINE:
             raise MemoryError
-        memory = np.empty(size + CACHE_LINE, np.uint8)
+        memory = _buffers.block(size + CACHE_LINE)
         start = -memory.ctypes.data % CACHE_LINE
         return memory[start : start + size].view(dtype).reshape(shape)
     except (MemoryError, ValueError):  # of an empty array, NumPy multiplies its other axes

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from slidedot import _validation
+from slidedot._buffers import Buffers
 from slidedot._types import Activation, Algorithm, Float, Floats, Integers, Layer
 from slidedot.convolution import (
     ACTIVATIONS,
@@ -104,13 +105,20 @@ def _kaiming(
     return (scale * rng.standard_normal(shape)).astype(kind)
 
 
+def _like(function: str, x: Floats, dtype: Any = None) -> Any:
+    """Return a new array of the shape of `x`."""
+    return _validation.empty(function, x.shape, dtype or x.dtype.type)
+
+
 def _relu_gradient(y: NDArray[Float], grad_out: NDArray[Float]) -> NDArray[Float]:
     """Return `grad_out` where the ReLU that gave `y` let its input through, NaN included."""
     grad_out = _validation.plain(grad_out)
-    integer_type = f"i{grad_out.itemsize}"
-    kept = (y <= 0).view("i1")
+    integer_type = np.dtype(f"i{grad_out.itemsize}")
+    kept = _like("backward", y, np.int8)
+    np.less_equal(y, 0, out=kept.view(np.bool_))
     kept -= 1  # 0 or -1, all bits: numpy.where would branch at each element
-    bits = kept.astype(integer_type)
+    bits = _like("backward", y, integer_type)
+    np.copyto(bits, kept)
     bits &= grad_out.view(integer_type)
     return bits.view(grad_out.dtype)
 
@@ -859,7 +867,8 @@ class ReLU(_Layer):
         return _text(self)
 
     def _forward(self, x: Any, training: bool) -> tuple[Any, Any]:
-        y = np.maximum(_validation.floats("ReLU", "x", x), 0)
+        x = _validation.floats("ReLU", "x", x)
+        y = np.maximum(x, 0, out=_like("ReLU", x))
         return y, y
 
     def _backward(self, y: Any, grad_out: Any, need_input_grad: bool) -> Any:
@@ -1009,6 +1018,11 @@ class Sequential(_Layer):
     TypeError
         Something that is not a layer.
 
+    Notes
+    -----
+    What lies between the layers takes the memory of results that nobody holds any more, of this
+    pass or the last ones. Up to two steps' results of 64 KiB to 32 MiB each stay for that.
+
     Examples
     --------
     >>> import numpy as np
@@ -1033,6 +1047,7 @@ class Sequential(_Layer):
             if not all(hasattr(layer, a) for a in ("forward", "backward", "parameters", "grads")):
                 raise TypeError(f"Sequential: layers must be layer objects, got {shown(layer)}")
         self.layers: tuple[Any, ...] = layers
+        self._buffers = Buffers()
         leaves = [layer for _, layer in self._leaves()]
         if len({id(layer) for layer in leaves}) < len(leaves):
             raise ValueError(f"Sequential: layers must all be different objects, got {self!r}")
@@ -1063,17 +1078,19 @@ class Sequential(_Layer):
         }
 
     def _forward(self, x: Any, training: bool) -> tuple[Any, Any]:
-        for layer in self.layers:
-            x = layer.forward(x, training=training)
-        return x, None
+        with self._buffers.in_use():
+            for layer in self.layers:
+                x = layer.forward(x, training=training)
+            return x, None
 
     def _backward(self, _: Any, grad_out: Any, need_input_grad: bool) -> Any:
         trained = [i for i, layer in enumerate(self.layers) if layer.parameters()]
         first = 0 if need_input_grad else min(trained, default=len(self.layers))
-        for i in reversed(range(first, len(self.layers))):
-            grad_out = self.layers[i].backward(
-                grad_out, need_input_grad=need_input_grad or i > first
-            )
+        with self._buffers.in_use():
+            for i in reversed(range(first, len(self.layers))):
+                grad_out = self.layers[i].backward(
+                    grad_out, need_input_grad=need_input_grad or i > first
+                )
         self.grads = {
             f"{i}.{name}": array for i in trained for name, array in self.layers[i].grads.items()
         }
