@@ -24,9 +24,12 @@
 #endif
 #endif
 
-#if SD_VECTOR_BYTES == 64 || defined(__aarch64__)
+#if SD_VECTOR_BYTES == 64
 #define SD_REGISTERS 32
 #define SD_MAX_ROWS 14
+#elif defined(__aarch64__) /* of narrow vectors, a squarer tile loads less for each product */
+#define SD_REGISTERS 32
+#define SD_MAX_ROWS 8
 #else
 #define SD_REGISTERS 16
 #define SD_MAX_ROWS 6
@@ -39,7 +42,19 @@
 #define SD_VECTORS_WIDEST SD_VECTORS(SD_MAX_ROWS)
 
 #define SD_INLINE static inline __attribute__((always_inline))
+#if defined(__clang__) /* clang 14 passes over GCC's pragma without a word */
+#define SD_UNROLL _Pragma("clang loop unroll(full)")
+#else
 #define SD_UNROLL _Pragma("GCC unroll 32")
+#endif
+
+/* A function whose sums fill the registers. GCC for aarch64 would load numbers ahead of their use,
+   as it does not for x86, and put sums on the stack for them. */
+#if defined(__aarch64__) && !defined(__clang__)
+#define SD_TILE __attribute__((noinline, unused, optimize("no-schedule-insns")))
+#else
+#define SD_TILE __attribute__((noinline, unused))
+#endif
 
 /* Ask for memory that no prefetcher guesses; the address need not be valid. */
 SD_INLINE void sd_prefetch(const void *from, ptrdiff_t bytes) {
@@ -95,7 +110,7 @@ SD_INLINE void sd_prefetch(const void *from, ptrdiff_t bytes) {
     }
 
 #define SD_TILE_FUNCTION(R, V, T, NAME)                                                            \
-    static __attribute__((noinline, unused)) void NAME##_##R##x##V(                                \
+    static SD_TILE void NAME##_##R##x##V(                                                          \
         ptrdiff_t terms, const T *a, const ptrdiff_t *row, const ptrdiff_t *index, const T *b,     \
         const ptrdiff_t *off, T *c, ptrdiff_t ldc, const T *add, ptrdiff_t lda, const T *bias,     \
         int relu) {                                                                                \

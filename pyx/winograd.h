@@ -322,7 +322,7 @@ SD_INLINE void sd_sums(const int rows, const int vectors, const int over_tiles, 
 }
 
 #define SD_SUMS_FUNCTION(R)                                                                        \
-    static __attribute__((noinline, unused)) void sd_sums_##R(                                     \
+    static SD_TILE void sd_sums_##R(                                                               \
         int vectors, int over_tiles, ptrdiff_t terms, const float *a, ptrdiff_t pitch,             \
         const float *b, float *c, int add) {                                                       \
         if (R > SD_MAX_ROWS) return;                                                               \
