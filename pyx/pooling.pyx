@@ -290,6 +290,8 @@ cdef void read_rows(
                    x + first * step * job.x_sh, step * job.x_sh, off, unit)
             x -= column
             first = safe
+        if first < last:  # those at the image's end: `across` looks for NaN behind it, too
+            fill_run(staged, <floating> -INFINITY, min(STAGED, last - first) * job.length)
     while first < last:
         rows = min(STAGED, last - first)
         for r in range(rows):

@@ -57,6 +57,24 @@ class Guarded:
 def run(at_end, dtype):
     """Every kernel, at sizes around the vectors' and with every kind of tail."""
     rng = np.random.default_rng(0)
+    guarded = Guarded(at_end)
+
+    def filled(function, *arguments, **how):
+        """Return the guarded array that a call fills, with what it returns in one of its own."""
+        y = function(*arguments, **how)
+        out = guarded(np.zeros_like(y))
+        function(*arguments, out=out, **how)
+        assert np.array_equal(out, y)
+        return out
+
+    def check_gradients(*arrays, **how):
+        """They do not depend on where the arrays lie."""
+        grads = sd.conv2d_backward(*arrays, **how)
+        for grad, elsewhere in zip(
+            grads, sd.conv2d_backward(*(a.copy() for a in arrays), **how), strict=True
+        ):
+            assert np.array_equal(grad, elsewhere)
+
     for size, (kernel, stride, padding), (channels, filters) in itertools.product(
         [(1, 1), (2, 7), (3, 8), (5, 9), (4, 16), (3, 17), (9, 33), (7, 40)],
         [(1, 1, 0), (2, 2, 0), (3, 1, 1), (3, 2, 1), (5, 1, 2), (3, 4, 1), ((1, 4), 1, (0, 2))],
@@ -67,60 +85,33 @@ def run(at_end, dtype):
         if size[0] + 2 * p < kh or size[1] + 2 * q < kw:
             continue
         print(size, kernel, stride, padding, channels, filters, flush=True)
-        guarded = Guarded(at_end)
         x = guarded(rng.standard_normal((2, channels, *size)).astype(dtype))
         weight = guarded(rng.standard_normal((filters, channels, kh, kw)).astype(dtype))
         bias = guarded(np.ones(filters, dtype))
         how = {"stride": stride, "padding": padding}
-        y = sd.conv2d(x, weight, bias, **how)
-        out = guarded(np.zeros_like(y))
-        sd.conv2d(x, weight, bias, out=out, **how)
-        assert np.array_equal(out, y)
-        sd.conv2d_backward(out, x, weight, **how)
+        y = filled(sd.conv2d, x, weight, bias, **how)
+        check_gradients(y, x, weight, **how)
         if (kh, kw, stride, dtype) == (3, 3, 1, np.float32):
-            how["algorithm"] = "winograd"
-            sd.conv2d(x, weight, bias, out=out, **how)
-            assert np.allclose(out, y, atol=1e-3)
-            sd.conv2d_backward(out, x, weight, **how)
-            del how["algorithm"]
-        how["output_padding"] = stride - 1
+            winograd = {"algorithm": "winograd", **how}
+            assert np.allclose(filled(sd.conv2d, x, weight, bias, **winograd), y, atol=1e-3)
+            check_gradients(y, x, weight, **winograd)
         zeros = guarded(np.zeros(channels, dtype))
-        image = sd.conv_transpose2d(out, weight, zeros, **how)
-        wide_out = guarded(np.zeros_like(image))
-        sd.conv_transpose2d(out, weight, zeros, out=wide_out, **how)
-        assert np.array_equal(wide_out, image)
-        del how["output_padding"]
-        filters = guarded(rng.standard_normal((channels, 1, kh, kw)).astype(dtype))
-        how["groups"] = channels
-        y = sd.conv2d(x, filters, **how)
-        out = guarded(np.zeros_like(y))
-        sd.conv2d(x, filters, out=out, **how)
-        assert np.array_equal(out, y)
-        sd.conv2d_backward(out, x, filters, **how)
-        wide_out = guarded(np.zeros_like(sd.conv_transpose2d(out, filters, **how)))
-        sd.conv_transpose2d(out, filters, out=wide_out, **how)
-        del how["groups"]
-        cols = sd.im2col(x, (kh, kw), **how)
-        out = guarded(np.zeros_like(cols))
-        sd.im2col(x, (kh, kw), out=out, **how)
-        assert np.array_equal(out, cols)
-        image = guarded(np.zeros_like(x))
-        sd.col2im(out, size, (kh, kw), out=image, **how)
-        y, argmax = sd.max_pool2d(x, (kh, kw), return_argmax=True, **how)
-        out = guarded(np.zeros_like(y))
-        sd.max_pool2d(x, (kh, kw), out=out, **how)
-        assert np.array_equal(out, y)
-        sd.max_pool2d_backward(out, guarded(argmax), size, out=image)
-        sd.max_unpool2d(out, guarded(argmax), size, out=image)
-        y = sd.avg_pool2d(x, (kh, kw), **how)
-        sd.avg_pool2d(x, (kh, kw), out=out, **how)
-        assert np.array_equal(out, y)
-        sd.avg_pool2d_backward(out, size, (kh, kw), out=image, **how)
-        y = sd.avg_pool2d(x, size)
-        out = guarded(np.zeros_like(y))
-        sd.avg_pool2d(x, size, out=out)
-        assert np.array_equal(out, y)
-        sd.avg_pool2d_backward(out, size, size, out=image)
+        filled(sd.conv_transpose2d, y, weight, zeros, output_padding=stride - 1, **how)
+        weight = guarded(rng.standard_normal((channels, 1, kh, kw)).astype(dtype))
+        depthwise = {"groups": channels, **how}
+        y = filled(sd.conv2d, x, weight, **depthwise)
+        check_gradients(y, x, weight, **depthwise)
+        filled(sd.conv_transpose2d, y, weight, **depthwise)
+        cols = filled(sd.im2col, x, (kh, kw), **how)
+        filled(sd.col2im, cols, size, (kh, kw), **how)
+        y = filled(sd.max_pool2d, x, (kh, kw), **how)
+        argmax = guarded(sd.max_pool2d(x, (kh, kw), return_argmax=True, **how)[1])
+        filled(sd.max_pool2d_backward, y, argmax, size)
+        filled(sd.max_unpool2d, y, argmax, size)
+        y = filled(sd.avg_pool2d, x, (kh, kw), **how)
+        filled(sd.avg_pool2d_backward, y, size, (kh, kw), **how)
+        y = filled(sd.avg_pool2d, x, size)
+        filled(sd.avg_pool2d_backward, y, size, size)
         guarded.release()
 
 
@@ -157,5 +148,6 @@ def test_a_guard_page_guards():
 
 
 if __name__ == "__main__":
-    run(bool(int(sys.argv[1])), np.dtype(sys.argv[2]))
+    for each in sys.argv[2:]:
+        run(bool(int(sys.argv[1])), np.dtype(each))
     print("all")
