@@ -629,7 +629,7 @@ def test_threads_and_repetition_do_not_change_bits(dtype, call, monkeypatch):
             y, argmax = pool(call, x, return_argmax=True)
             grad = sd.max_pool2d_backward(grad_out, argmax, call.windows.size)
             back = sd.max_unpool2d(grad_out, argmax, call.windows.size)
-        results.append((y, argmax, grad, back))
+            results.append((y, argmax, grad, back, pool(call, x)))
     for result in results[1:]:
         for actual, expected in zip(result, results[0], strict=True):
             assert_same_bits(actual, expected)

@@ -9,8 +9,10 @@
 #
 # The Python environment must have what `pip install ".[test]"` installs. Kernels are built in a copy
 # of the sources: build/sanitize/<checker>, which stays, so that a second run builds only what has
-# changed. --short: ten examples of each test instead of 200, and one CPU level instead of two
-# (SLIDEDOT_BUILD_LEVELS names others). Ends with 0 if tests passed and nothing was reported.
+# changed. --short: one CPU level instead of two (SLIDEDOT_BUILD_LEVELS names others); of each test
+# ten examples instead of 200, and no test whose calls another one makes, too; of memcheck, which
+# makes all 50 times slower, each kernel at sizes around the vectors'.
+# Ends with 0 if tests passed and nothing was reported.
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -24,14 +26,25 @@ reports=$work/reports
 # ---------------------------------------------------------------------------------- the checker
 
 short=(--hypothesis-profile=short)
+# Their time goes into the specification, and others call the same kernels at the same sizes.
+called_elsewhere=(
+    --deselect=tests/test_convolution.py::test_large_{forward,backward}_is_within_the_bound
+    --deselect=tests/test_winograd.py::test_agrees_with_torch
+    --deselect=tests/test_depthwise.py::test_{large,within_the_bound}
+    --deselect=tests/test_pooling.py::test_large
+)
+check=(python -m pytest -p no:cacheprovider)
+optimize=-O1
 levels="x86-64-v3 x86-64-v2"
 case $checker in
     address)
         compiler="gcc -fsanitize=address,undefined"
+        optimize=-O0 # compiles in 40 % of the time; that of the tests is Python's
         preload="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)"
         short+=(tests/test_{convolution,transposed_convolution,winograd,depthwise,columns,pooling}.py
                 tests/test_{tile,fuzz}.py)
         whole=("${short[@]:1}" tests/test_{guard_pages,refusals,threads,layers,c_api}.py)
+        short+=("${called_elsewhere[@]}")
         # A result too large is a MemoryError, as without ASan. A block's owner is the caller of
         # malloc, by which leaks.supp tells CPython's and NumPy's blocks from the kernels'.
         export ASAN_OPTIONS="allocator_may_return_null=1 detect_leaks=1 malloc_context_size=2"
@@ -57,8 +70,10 @@ case $checker in
     valgrind)
         compiler=gcc
         preload=
-        short+=(tests/test_{depthwise,columns,pooling}.py)
-        whole=("${short[@]}" tests/test_{convolution,transposed_convolution,winograd}.py)
+        whole=("${short[@]}" "${called_elsewhere[@]}"
+               tests/test_{convolution,transposed_convolution,winograd,depthwise,columns,pooling}.py)
+        [[ ${1:-} == --short ]] && check=(python tests/test_guard_pages.py)
+        short=(1 float32 float64)
         ;;
 esac
 [[ $(uname -m) == x86_64 ]] || levels=baseline
@@ -77,7 +92,7 @@ tar -C "$root" --exclude='*.so' --exclude=__pycache__ --exclude=docs/_build -cf 
     tar -C "$work" -xf -
 cd "$work"
 
-# setup.py's own flags, but for names of functions in the reports and half the time to compile. What
+# setup.py's own flags, but for names of functions in the reports and less time to compile. What
 # tests compile goes through here too, and the compiler itself is not checked.
 cat > compiler <<WRAPPER
 #!/usr/bin/env bash
@@ -87,7 +102,7 @@ for argument; do
     case \$argument in
         -s) ;;
         -g0) set -- "\$@" -g1 ;;
-        -O3) set -- "\$@" -O1 ;;
+        -O3) set -- "\$@" $optimize ;;
         *) set -- "\$@" "\$argument" ;;
     esac
 done
@@ -102,7 +117,7 @@ SLIDEDOT_BUILD_LEVELS=${SLIDEDOT_BUILD_LEVELS:-$levels} python setup.py -q build
 # An object of Python's is a block of its own: what is read after it was freed is seen then. NumPy's
 # matrix products stay in one thread: they are not what is checked.
 export PYTHONPATH=$work/src PYTHONMALLOC=malloc OPENBLAS_NUM_THREADS=1
-run=(python -m pytest -p no:cacheprovider "${tests[@]}")
+run=("${check[@]}" "${tests[@]}")
 status=0
 case $checker in
     address) env LD_PRELOAD="$preload" "${run[@]}" || status=$? ;;
