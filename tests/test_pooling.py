@@ -81,6 +81,7 @@ ROW_WINDOWS = pytest.mark.parametrize(
         (2, 2, 0, 1),
         (3, 2, 1, 1),
         (3, 1, 1, 1),
+        (3, 1, 2, 1),
         (5, 1, 2, 1),
         (4, 3, 2, 1),
         (2, 3, 0, 1),
@@ -477,7 +478,17 @@ def test_large_means(dtype, call, count_include_pad):
 
 @pytest.mark.parametrize(
     ("kernel", "stride", "padding"),
-    [(1, 1, 0), (2, 2, 0), (3, 2, 1), (3, 1, 1), (2, 1, 1), (5, 2, 2), (4, 3, 2), (2, 3, 0)],
+    [
+        (1, 1, 0),
+        (2, 2, 0),
+        (3, 2, 1),
+        (3, 1, 1),
+        (3, 1, 2),
+        (2, 1, 1),
+        (5, 2, 2),
+        (4, 3, 2),
+        (2, 3, 0),
+    ],
 )
 def test_every_row_width_of_means(dtype, kernel, stride, padding):
     for width in range(max(kernel - 2 * padding, 1), 41):
