@@ -426,32 +426,95 @@ cdef int max_pool2d(
     return OK if pooling.max_forward(&xv, &yv, &av, &h, &w, threads) else NO_MEMORY
 
 
-cdef int max_pool2d_backward(
-    const Windows *windows, const floating *grad_out, const index_t *argmax, floating *grad_x,
+cdef int to_places(
+    const Windows *s, const floating *values, const index_t *argmax, floating *x, bint add,
     int threads,
 ) noexcept nogil:
-    cdef const Windows *s = windows
+    """max_pool2d_backward, which is to `add`, or max_unpool2d."""
     cdef Py_ssize_t itemsize = sizeof(floating), i
     cdef size_t pixels
-    cdef View gv, av, xv
+    cdef View vv, av, xv
     cdef Axis h, w
     cdef bint outside = False
     if not check_pool(&h, &w, s, itemsize, sizeof(index_t), threads):
         return BAD_ARGUMENT
     if s.n == 0:
         return OK
-    if grad_out == NULL or argmax == NULL or grad_x == NULL:
+    if values == NULL or argmax == NULL or x == NULL:
         return BAD_ARGUMENT
     pixels = s.h * s.w
     for i in range(s.n * s.c * h.out * w.out):
         outside |= <size_t> argmax[i] >= pixels  # below 0 becomes huge
     if outside:
         return BAD_INDEX
-    gv = laid_out(grad_out, itemsize, s.n, s.c, h.out, w.out, NULL)
+    vv = laid_out(values, itemsize, s.n, s.c, h.out, w.out, NULL)
     av = laid_out(argmax, sizeof(index_t), s.n, s.c, h.out, w.out, NULL)
-    xv = laid_out(grad_x, itemsize, s.n, s.c, s.h, s.w, NULL)
-    pooling.max_backward(&gv, &av, &xv, threads_for(<double> s.n * s.c * s.h * s.w, threads))
+    xv = laid_out(x, itemsize, s.n, s.c, s.h, s.w, NULL)
+    threads = threads_for(<double> s.n * s.c * s.h * s.w, threads)
+    if add:
+        pooling.max_backward(&vv, &av, &xv, threads)
+    else:
+        pooling.unpool(&vv, &av, &xv, threads)
     return OK
+
+
+cdef int max_pool2d_backward(
+    const Windows *windows, const floating *grad_out, const index_t *argmax, floating *grad_x,
+    int threads,
+) noexcept nogil:
+    return to_places(windows, grad_out, argmax, grad_x, True, threads)
+
+
+cdef int max_unpool2d(
+    const Windows *windows, const floating *y, const index_t *argmax, floating *x, int threads,
+) noexcept nogil:
+    return to_places(windows, y, argmax, x, False, threads)
+
+
+cdef int average(
+    const Windows *s, bint count_include_pad, void *x, const Py_ssize_t *x_strides, void *y,
+    Py_ssize_t itemsize, bint back, int threads,
+) noexcept nogil:
+    """avg_pool2d, or `back`."""
+    cdef Py_ssize_t[4] ends
+    cdef View xv, yv
+    cdef Axis h, w
+    if s.dilation_h != 1 or s.dilation_w != 1:
+        return BAD_ARGUMENT
+    if not check_pool(&h, &w, s, itemsize, sizeof(int64_t), threads):
+        return BAD_ARGUMENT
+    if s.n == 0:
+        return OK
+    if x == NULL or y == NULL:
+        return BAD_ARGUMENT
+    ends[0], ends[1], ends[2], ends[3] = 0, s.h, 0, s.w
+    if count_include_pad:
+        ends[0], ends[1] = -s.top, s.h + s.bottom
+        ends[2], ends[3] = -s.left, s.w + s.right
+    xv = laid_out(x, itemsize, s.n, s.c, s.h, s.w, x_strides)
+    yv = laid_out(y, itemsize, s.n, s.c, h.out, w.out, NULL)
+    threads = threads_for(
+        <double> s.n * s.c * h.out * w.out * min(s.kh, s.h) * min(s.kw, s.w), threads)
+    if back:
+        return OK if pooling.avg_backward(&yv, &xv, &h, &w, ends, threads) else NO_MEMORY
+    return OK if pooling.avg_forward(&xv, &yv, &h, &w, ends, threads) else NO_MEMORY
+
+
+cdef int avg_pool2d(
+    const Windows *windows, bint count_include_pad, const floating *x,
+    const Py_ssize_t *x_strides, floating *y, int threads,
+) noexcept nogil:
+    return average(
+        windows, count_include_pad, <void *> x, x_strides, y, sizeof(floating), False, threads)
+
+
+cdef int avg_pool2d_backward(
+    const Windows *windows, bint count_include_pad, const floating *grad_out, floating *grad_x,
+    int threads,
+) noexcept nogil:
+    return average(
+        windows, count_include_pad, grad_x, NULL, <void *> grad_out, sizeof(floating), True,
+        threads)
 
 
 cdef int convert(

@@ -29,3 +29,11 @@ cdef struct PoolingEntries:
     bint (*max_forward)(
         View *x, View *y, View *argmax, Axis *h, Axis *w, int threads) noexcept nogil
     void (*max_backward)(View *grad_out, View *argmax, View *x, int threads) noexcept nogil
+    void (*unpool)(View *y, View *argmax, View *x, int threads) noexcept nogil
+    # `ends`: a window's size counts, of rows, what lies from ends[0] to ends[1], of columns from
+    # ends[2] to ends[3]
+    bint (*avg_forward)(
+        View *x, View *y, Axis *h, Axis *w, const Py_ssize_t *ends, int threads) noexcept nogil
+    bint (*avg_backward)(
+        View *grad_out, View *x, Axis *h, Axis *w, const Py_ssize_t *ends, int threads,
+    ) noexcept nogil

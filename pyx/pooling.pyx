@@ -612,14 +612,10 @@ cdef inline bint covers(const Axis *a) noexcept nogil:
     return a.out == 1 and a.kernel - a.before >= a.size
 
 
-cdef bint plan_means(
-    Means *job, Axis *h, Axis *w, object row_ends, object column_ends
-) except False:
+cdef void plan_means(Means *job, Axis *h, Axis *w, const Py_ssize_t *ends) noexcept nogil:
     job.h, job.w = h[0], w[0]
-    job.h_low, job.h_high = row_ends
-    job.w_low, job.w_high = column_ends
+    job.h_low, job.h_high, job.w_low, job.w_high = ends[0], ends[1], ends[2], ends[3]
     job.whole = covers(h) and covers(w)
-    return True
 
 
 cdef void share_means(
@@ -1027,6 +1023,10 @@ cdef void run_max_backward(View *grad_out, View *argmax, View *x, int threads) n
     run_scatter(grad_out, argmax, x, True, threads)
 
 
+cdef void run_unpool(View *y, View *argmax, View *x, int threads) noexcept nogil:
+    run_scatter(y, argmax, x, False, threads)
+
+
 def scatter(values, argmax, x, bint add, int threads):
     """values and argmax (n, c, oh, ow) -> x (n, c, h, w), all contiguous, the indices in range.
 
@@ -1036,19 +1036,35 @@ def scatter(values, argmax, x, bint add, int threads):
         run_scatter(&vv, &av, &xv, add, threads)
 
 
+cdef bint run_avg_forward(
+    View *x, View *y, Axis *h, Axis *w, const Py_ssize_t *ends, int threads,
+) noexcept nogil:
+    cdef Means job
+    plan_means(&job, h, w, ends)
+    if x.itemsize == sizeof(float):
+        return means(<float *> y.data, <float *> x.data, x, &job, threads)
+    return means(<double *> y.data, <double *> x.data, x, &job, threads)
+
+
+cdef bint run_avg_backward(
+    View *grad_out, View *x, Axis *h, Axis *w, const Py_ssize_t *ends, int threads,
+) noexcept nogil:
+    cdef Means job
+    plan_means(&job, h, w, ends)
+    if x.itemsize == sizeof(float):
+        return spread_means(<float *> x.data, <float *> grad_out.data, x, &job, threads)
+    return spread_means(<double *> x.data, <double *> grad_out.data, x, &job, threads)
+
+
 def avg_forward(x, y, rows, columns, row_ends, column_ends, int threads):
     """x (n, c, h, w) -> y (n, c, oh, ow), contiguous; of an axis, windows count what lies between
     its ends. False where the workspace could not be had."""
     cdef View xv = view(x), yv = view(y)
     cdef Axis h = axis(rows), w = axis(columns)
-    cdef Means job
+    cdef Py_ssize_t[4] ends = [row_ends[0], row_ends[1], column_ends[0], column_ends[1]]
     cdef bint done
-    plan_means(&job, &h, &w, row_ends, column_ends)
     with nogil:
-        if xv.itemsize == sizeof(float):
-            done = means(<float *> yv.data, <float *> xv.data, &xv, &job, threads)
-        else:
-            done = means(<double *> yv.data, <double *> xv.data, &xv, &job, threads)
+        done = run_avg_forward(&xv, &yv, &h, &w, ends, threads)
     return done
 
 
@@ -1056,18 +1072,17 @@ def avg_backward(grad_out, x, rows, columns, row_ends, column_ends, int threads)
     """grad_out (n, c, oh, ow) -> x (n, c, h, w), both contiguous; otherwise as `avg_forward`."""
     cdef View gv = view(grad_out), xv = view(x)
     cdef Axis h = axis(rows), w = axis(columns)
-    cdef Means job
+    cdef Py_ssize_t[4] ends = [row_ends[0], row_ends[1], column_ends[0], column_ends[1]]
     cdef bint done
-    plan_means(&job, &h, &w, row_ends, column_ends)
     with nogil:
-        if xv.itemsize == sizeof(float):
-            done = spread_means(<float *> xv.data, <float *> gv.data, &xv, &job, threads)
-        else:
-            done = spread_means(<double *> xv.data, <double *> gv.data, &xv, &job, threads)
+        done = run_avg_backward(&gv, &xv, &h, &w, ends, threads)
     return done
 
 
 cdef PoolingEntries table
 table.max_forward = run_max_forward
 table.max_backward = run_max_backward
+table.unpool = run_unpool
+table.avg_forward = run_avg_forward
+table.avg_backward = run_avg_backward
 entries = PyCapsule_New(&table, "PoolingEntries", NULL)

@@ -204,6 +204,49 @@ def max_pool2d_backward(numbers, bint double, size_t g, size_t argmax, size_t x,
     return status
 
 
+def max_unpool2d(numbers, bint double, size_t y, size_t argmax, size_t x, bint wide, int threads):
+    cdef sd.Windows s = windows(numbers)
+    cdef int status
+    with nogil:
+        if double and wide:
+            status = sd.max_unpool2d(&s, <const double *> y, <const int64_t *> argmax,
+                                     <double *> x, threads)
+        elif double:
+            status = sd.max_unpool2d(&s, <const double *> y, <const int32_t *> argmax,
+                                     <double *> x, threads)
+        elif wide:
+            status = sd.max_unpool2d(&s, <const float *> y, <const int64_t *> argmax,
+                                     <float *> x, threads)
+        else:
+            status = sd.max_unpool2d(&s, <const float *> y, <const int32_t *> argmax,
+                                     <float *> x, threads)
+    return status
+
+
+def avg_pool2d(numbers, bint double, bint counted, size_t x, xs, size_t y, int threads):
+    cdef sd.Windows s = windows(numbers)
+    cdef Strides a = strides(xs)
+    cdef Py_ssize_t *of_x = a.of if xs else NULL
+    cdef int status
+    with nogil:
+        if double:
+            status = sd.avg_pool2d(&s, counted, <const double *> x, of_x, <double *> y, threads)
+        else:
+            status = sd.avg_pool2d(&s, counted, <const float *> x, of_x, <float *> y, threads)
+    return status
+
+
+def avg_pool2d_backward(numbers, bint double, bint counted, size_t g, size_t x, int threads):
+    cdef sd.Windows s = windows(numbers)
+    cdef int status
+    with nogil:
+        if double:
+            status = sd.avg_pool2d_backward(&s, counted, <const double *> g, <double *> x, threads)
+        else:
+            status = sd.avg_pool2d_backward(&s, counted, <const float *> g, <float *> x, threads)
+    return status
+
+
 def im2col(numbers, bint double, size_t x, xs, size_t cols, int threads):
     cdef sd.Windows s = windows(numbers)
     cdef Strides a = strides(xs)

@@ -197,13 +197,13 @@ def test_max_pooling(calls, dtype, call, index, threads):
     )
     grad_out = reals(np.random.default_rng(call.seed), expected.shape).astype(dtype)
     gradient = sd.max_pool2d_backward(grad_out, places, drawn.size)
+    unpooled = sd.max_unpool2d(grad_out, places, drawn.size)
 
     images = batched(x)
     of = numbers(images.shape, drawn, ceil_mode=drawn.ceil_mode)
     double, wide = dtype == np.float64, index == np.int64
-    y, alone, result = (
-        np.full(shape, np.nan, dtype) for shape in (expected.shape, expected.shape, gradient.shape)
-    )
+    y, alone = (np.full(expected.shape, np.nan, dtype) for _ in range(2))
+    result, back = (np.full(gradient.shape, np.nan, dtype) for _ in range(2))
     argmax = np.full(expected.shape, -1, index)
     a = address(images), strides(images)
     statuses = [
@@ -212,13 +212,38 @@ def test_max_pooling(calls, dtype, call, index, threads):
         calls.max_pool2d_backward(
             of, double, address(grad_out), address(argmax), address(result), wide, threads
         ),
+        calls.max_unpool2d(
+            of, double, address(grad_out), address(argmax), address(back), wide, threads
+        ),
     ]
-    assert statuses == [calls.STATUS["OK"]] * 3
+    assert statuses == [calls.STATUS["OK"]] * 4
     assert_same_bits(y, expected)
     assert_same_bits(alone, expected)
     assert np.array_equal(argmax, places)
     assert_same_bits(result, gradient)
+    assert_same_bits(back, unpooled)
     assert calls.windows_size(of) == (0, *expected.shape[-2:])
+
+
+@settings(max_examples=60)
+@given(call=plane_calls(pool_windows(st.just(1))), counted=st.booleans(), threads=THREADS)
+def test_average_pooling(calls, dtype, call, counted, threads):
+    x, drawn = call.array(call.x_shape, dtype, reals), call.windows
+    options = {"ceil_mode": drawn.ceil_mode, "count_include_pad": counted}
+    options |= {"stride": drawn.stride, "padding": drawn.padding}
+    expected = sd.avg_pool2d(x, drawn.kernel_size, **options)
+    grad_out = reals(np.random.default_rng(call.seed), expected.shape).astype(dtype)
+    gradient = sd.avg_pool2d_backward(grad_out, drawn.size, drawn.kernel_size, **options)
+
+    images, double = batched(x), dtype == np.float64
+    of = numbers(images.shape, drawn, ceil_mode=drawn.ceil_mode)
+    y, back = np.full(expected.shape, np.nan, dtype), np.full(gradient.shape, np.nan, dtype)
+    a = address(images), strides(images)
+    assert calls.avg_pool2d(of, double, counted, *a, address(y), threads) == 0
+    a = address(grad_out), address(back)
+    assert calls.avg_pool2d_backward(of, double, counted, *a, threads) == 0
+    assert_same_bits(y, expected)
+    assert_same_bits(back, gradient)
 
 
 @settings(max_examples=60)
@@ -409,13 +434,16 @@ def call_each(calls, first, second, result, conv=CONV, windows=WINDOWS, threads=
         ),
         "max pooling": calls.max_pool2d(windows, 1, first, None, result, 0, 1, threads),
         "its gradient": calls.max_pool2d_backward(windows, 1, first, second, result, 1, threads),
+        "unpooling": calls.max_unpool2d(windows, 1, first, second, result, 1, threads),
+        "means": calls.avg_pool2d(windows, 1, 1, first, None, result, threads),
+        "gradient of means": calls.avg_pool2d_backward(windows, 1, 1, first, result, threads),
         "im2col": calls.im2col(windows, 1, first, None, result, threads),
         "col2im": calls.col2im(windows, 1, first, result, threads),
     }
 
 
 #: The functions of `call_each` that have a second input.
-OF_TWO = {"conv2d", "gradient x", "gradient weight", "transposed", "its gradient"}
+OF_TWO = {"conv2d", "gradient x", "gradient weight", "transposed", "its gradient", "unpooling"}
 
 
 @pytest.mark.parametrize(
@@ -450,6 +478,16 @@ def test_columns_have_no_ceil_mode(foreign):
     assert statuses["im2col"] == foreign.calls.STATUS["BAD_ARGUMENT"]
 
 
+def test_means_have_no_dilation(foreign):
+    a, y = np.zeros(2**14), np.full(2**14, np.nan)
+    for dilation in ((2, 1), (1, 2)):
+        windows = WINDOWS[0], {"dilation": dilation}
+        statuses = call_each(foreign.calls, address(a), address(a), address(y), windows=windows)
+        refused = {name for name, status in statuses.items() if status != 0}
+        assert refused == {"means", "gradient of means"}
+        assert statuses["means"] == foreign.calls.STATUS["BAD_ARGUMENT"]
+
+
 @pytest.mark.parametrize("null", range(3))
 def test_null_pointers_are_refused(foreign, null):
     a, y = np.zeros(2**14), np.full(2**14, np.nan)
@@ -479,10 +517,11 @@ def test_a_place_outside_its_plane_is_refused(foreign, place, index):
     a, y = np.ones(2**10), np.full(2**10, np.nan)
     argmax = np.zeros((16, 4, 4), index)
     argmax[7, 2, 3] = place
-    status = foreign.calls.max_pool2d_backward(
-        WINDOWS, True, address(a), address(argmax), address(y), index == np.int64, 1
-    )
-    assert status == foreign.calls.STATUS["BAD_INDEX"]
+    for function in (foreign.calls.max_pool2d_backward, foreign.calls.max_unpool2d):
+        status = function(
+            WINDOWS, True, address(a), address(argmax), address(y), index == np.int64, 1
+        )
+        assert status == foreign.calls.STATUS["BAD_INDEX"]
     assert np.isnan(y).all()
 
 

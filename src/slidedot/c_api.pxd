@@ -151,6 +151,22 @@ cdef int max_pool2d_backward(
     int threads,
 ) noexcept nogil
 
+# slidedot.max_unpool2d: contiguous y and argmax (n, c, oh, ow) -> x; its gradient is grad_x[argmax].
+cdef int max_unpool2d(
+    const Windows *windows, const floating *y, const index_t *argmax, floating *x, int threads,
+) noexcept nogil
+
+# slidedot.avg_pool2d: x -> y (n, c, oh, ow), dilation 1; with `count_include_pad` padding counts
+# among a window's pixels. And slidedot.avg_pool2d_backward: contiguous grad_out -> grad_x.
+cdef int avg_pool2d(
+    const Windows *windows, bint count_include_pad, const floating *x,
+    const Py_ssize_t *x_strides, floating *y, int threads,
+) noexcept nogil
+cdef int avg_pool2d_backward(
+    const Windows *windows, bint count_include_pad, const floating *grad_out, floating *grad_x,
+    int threads,
+) noexcept nogil
+
 # slidedot.im2col: x -> cols (n, c * kh * kw, oh * ow); and slidedot.col2im: contiguous cols -> x.
 cdef int im2col(
     const Windows *windows, const floating *x, const Py_ssize_t *x_strides, floating *cols,
