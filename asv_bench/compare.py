@@ -5,6 +5,7 @@
     python asv_bench/compare.py --backward --layers vgg  # the gradients, layers named vgg
     python asv_bench/compare.py --depthwise              # a filter per channel, all directions
     python asv_bench/compare.py --pool                   # max pooling and its gradient
+    python asv_bench/compare.py --average                # average pooling and its gradient
     python asv_bench/compare.py --columns                # im2col and col2im
     python asv_bench/compare.py --algorithms             # slidedot's own beside each other
     python asv_bench/compare.py --markdown --chart speed.png
@@ -258,6 +259,7 @@ def arguments(argv):
     add, one_of = parser.add_argument, parser.add_mutually_exclusive_group().add_argument
     for table, text in (
         ("pool", "max pooling with and without argmax, and its gradient"),
+        ("average", "average pooling and its gradient"),
         ("columns", "im2col and col2im"),
         ("transposed", "transposed convolutions, listed as the convolutions that they transpose"),
         ("depthwise", "convolutions with a filter per channel, and their gradients"),

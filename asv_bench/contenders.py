@@ -113,6 +113,17 @@ def slidedot_pooling(layer, a, task):
     return partial(sd.max_pool2d_backward, a.grad_out, forward()[1], layer.x[2:]), listed
 
 
+def slidedot_averages(layer, a, back):
+    import slidedot as sd
+
+    window = {"stride": layer.stride, "padding": layer.padding}
+    if back:
+        return partial(
+            sd.avg_pool2d_backward, a.grad_out, layer.x[2:], layer.kernel, **window
+        ), listed
+    return partial(sd.avg_pool2d, a.x, layer.kernel, **window), listed
+
+
 def slidedot_columns(layer, a, task):
     """`task` is "im2col" or "col2im"."""
     import slidedot as sd
@@ -151,6 +162,17 @@ def exact_pooling(layer, a, task):
     planes = np.arange(len(a.x) * layer.channels).reshape(*a.x.shape[:2], 1, 1)
     pixels = (planes * size + argmax).ravel()
     return lambda: np.bincount(pixels, a.grad_out.ravel(), a.x.size).reshape(a.x.shape), listed
+
+
+def exact_averages(layer, a, back):
+    from slidedot import reference
+
+    window = {"stride": layer.stride, "padding": layer.padding}
+    if back:
+        size = layer.x[2:]
+        backward = reference.avg_pool2d_backward
+        return partial(backward, a.grad_out, size, layer.kernel, **window), listed
+    return partial(reference.avg_pool2d, a.x, layer.kernel, **window), listed
 
 
 def exact_columns(layer, a, task):
@@ -193,6 +215,14 @@ def torch_pooling(torch, layer, t, task):
     return partial(backward, t.grad_out, t.x, *window, forward()[1])
 
 
+def torch_averages(torch, layer, t, back):
+    window = [layer.kernel] * 2, [layer.stride] * 2, [layer.padding] * 2
+    if back:
+        backward = torch.ops.aten.avg_pool2d_backward
+        return partial(backward, t.grad_out, t.x, *window, False, True, None)
+    return partial(torch.nn.functional.avg_pool2d, t.x, *window)
+
+
 def torch_columns(torch, layer, t, task):
     window = {"stride": layer.stride, "padding": layer.padding}
     if task == "im2col":
@@ -230,6 +260,8 @@ def onnx_model(operator, outputs, layer, a):
     window["kernel_shape"] = [layer.kernel] * 2
     if operator == "Conv":
         window["group"] = layer.groups
+    if operator == "AveragePool":
+        window["count_include_pad"] = 1
     node = helper.make_node(operator, ["x", *inputs], outputs, **window)
     types = {"y": TensorProto.FLOAT, "argmax": TensorProto.INT64}
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, layer.x)
@@ -294,9 +326,10 @@ def openvino_contenders(operator, settings):
 
 def ncnn_model(operator, layer, a):
     """Return the layer's description for ncnn, and its weights."""
-    if operator == "MaxPool":
+    if operator in ("MaxPool", "AveragePool"):
         window = f"1={layer.kernel} 2={layer.stride} 3={layer.padding}"
-        return f"Pooling y 1 1 x y 0=0 {window} 5=1", b""  # 5=1: sizes are rounded down
+        mean = int(operator == "AveragePool")  # 5=1: sizes are rounded down; 6=1: padding counts
+        return f"Pooling y 1 1 x y 0={mean} {window} 5=1 6={mean}", b""
     kind = "Convolution" if layer.groups == 1 else "ConvolutionDepthWise"
     window = f"1={layer.kernel} 3={layer.stride} 4={layer.padding}"
     description = (

@@ -5,20 +5,23 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from benchmarks.shapes import COLUMNS, CONVOLUTIONS, DEPTHWISE, POOLINGS, TRANSPOSED, Layer
+from benchmarks.shapes import COLUMNS, CONVOLUTIONS, DEPTHWISE, MEANS, POOLINGS, TRANSPOSED, Layer
 from contenders import (
     alone,
+    exact_averages,
     exact_columns,
     exact_pooling,
     model_readers,
     onnxruntime_contenders,
     slidedot_algorithms,
+    slidedot_averages,
     slidedot_columns,
     slidedot_contenders,
     slidedot_im2col,
     slidedot_layer,
     slidedot_pooling,
     slidedot_transposed,
+    torch_averages,
     torch_columns,
     torch_contenders,
     torch_convolution,
@@ -126,6 +129,17 @@ def pooling(title, task, others=(), tolerance=0):
     )  # fmt: skip
 
 
+def averages(title, back, others=()):
+    libraries = {
+        "slidedot": partial(alone, partial(slidedot_averages, back=back)),
+        "torch": partial(torch_contenders, partial(torch_averages, back=back)),
+    }
+    return Family(
+        title, {**libraries, **dict(others)}, partial(exact_averages, back=back), MEANS, BYTES,
+        axes="N, C, H, W, k, s, p",
+    )  # fmt: skip
+
+
 def columns(title, task, tolerance=None):
     timed = partial(torch_columns, task=task)
     libraries = {
@@ -163,6 +177,10 @@ FAMILIES = {
         pooling("Max pooling with argmax", "argmax", WITH_ARGMAX),
         pooling("Max pooling without argmax", "maxima", model_readers("MaxPool")),
         pooling("Max pooling, backward", "gradient", tolerance=None),
+    ],
+    ("average", False): [
+        averages("Average pooling", False, model_readers("AveragePool")),
+        averages("Average pooling, backward", True),
     ],
     ("columns", False): [
         columns("im2col", "im2col", tolerance=0),

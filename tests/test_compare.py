@@ -266,6 +266,11 @@ GFLOPS, GBS = "GFLOP/s", "GB/s of input and output"
                 f"Max pooling, backward, {GBS}",
             ],
         ),
+        (
+            "--average --layers lenet",
+            ["lenet"],
+            [f"Average pooling, {GBS}", f"Average pooling, backward, {GBS}"],
+        ),
         ("--columns --layers lenet", ["lenet-2"], [f"im2col, {GBS}", f"col2im, {GBS}"]),
         ("--algorithms --layers 12,14", ["resnet-last", "lenet-2"], [f"Forward, {GFLOPS}"]),
         (
@@ -300,6 +305,8 @@ def test_the_program_runs_without_peers(
         ("pool", 0, "lenet", 1),
         ("pool", 1, "lenet", 0),
         ("pool", 2, "lenet", 0),
+        ("average", 0, "lenet", 0),
+        ("average", 1, "lenet", 0),
         ("columns", 0, "lenet-2", 0),
         ("columns", 1, "lenet-2", 0),
     ],
