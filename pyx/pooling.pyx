@@ -747,13 +747,17 @@ cdef void mean_planes(
     """The mean of each of a few small planes."""
     cdef const floating *plane[MOST_PLANES]
     cdef Py_ssize_t p, r, height = job.h.size, width = job.w.size
+    cdef Py_ssize_t n = plane0 // job.channels, c = plane0 - n * job.channels
+    cdef bint packed = (job.x_sw == 1 or width == 1) and (job.x_sh == width or height == 1)
     cdef floating *to = <floating *> scratch
     cdef floating divisor = (<floating> counted(&job.w, job.w_low, job.w_high, 0)
                              * <floating> counted(&job.h, job.h_low, job.h_high, 0))
     for p in range(planes):
-        plane[p] = x + ((plane0 + p) // job.channels * job.x_sn
-                        + (plane0 + p) % job.channels * job.x_sc)
-        if (job.x_sw != 1 and width > 1) or (job.x_sh != width and height > 1):
+        plane[p] = x + (n * job.x_sn + c * job.x_sc)
+        c += 1
+        if c == job.channels:
+            n, c = n + 1, 0
+        if not packed:
             for r in range(height):
                 take(to + r * width, width, plane[p] + r * job.x_sh, job.x_sw)
             plane[p] = to
