@@ -375,8 +375,6 @@ cdef void read_rows(
                    x + first * step * job.x_sh, step * job.x_sh, off)
             x -= column
             first = safe
-        if first < last:  # those at the image's end: `across` looks for NaN behind it, too
-            fill_run(staged, <floating> -INFINITY, min(STAGED, last - first) * job.length)
     while first < last:
         rows = min(STAGED, last - first)
         stage_rows(staged, x + first * step * job.x_sh, step * job.x_sh, rows, job, band.column0)
@@ -440,6 +438,7 @@ cdef void prepare(
             (<uint32_t *> (scratch + job.start))[o] = <uint32_t> place
         else:
             (<uint64_t *> (scratch + job.start))[o] = <uint64_t> place
+    # staged rows too: what no row brings is padding, and `across` looks for NaN behind their ends
     fill_run(staged, <floating> -INFINITY, STAGED * job.phases * job.length + job.read)
 
 
