@@ -17,6 +17,9 @@ from kernels import KERNELS, every_kernel, normal
 import slidedot as sd
 from slidedot import _threads
 
+#: They start threads of their own, fork, and set what holds in the whole process: each runs alone.
+pytestmark = pytest.mark.thread_unsafe
+
 #: A child that hangs is ended after this many seconds; none needs more than a few.
 PATIENCE = 120
 
