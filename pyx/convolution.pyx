@@ -296,7 +296,7 @@ cdef void pack_filters(
                 and h.index[h.taps - 1] == h.taps - 1):
             run = rows * columns if job.w_si == h.taps * w.taps else h.taps * w.taps
     weight += output0 * job.w_so + channel0 * job.w_si
-    if h.taps * w.taps == rows // channels * columns == job.w_so == 1:  # to be transposed
+    if run == 1 and h.taps * w.taps == rows // channels * columns == job.w_so == 1:  # transposed
         while ready + job.lanes <= channels:
             transpose(a + ready, channels, weight + ready * job.w_si, job.w_si, job.lanes, outputs)
             ready += job.lanes

@@ -78,7 +78,7 @@ def run(at_end, dtype):
     for size, (kernel, stride, padding), (channels, filters) in itertools.product(
         [(1, 1), (2, 7), (3, 8), (5, 9), (4, 16), (3, 17), (9, 33), (7, 40)],
         [(1, 1, 0), (2, 2, 0), (3, 1, 1), (3, 2, 1), (5, 1, 2), (3, 4, 1), ((1, 4), 1, (0, 2))],
-        [(1, 1), (3, 7), (5, 20)],
+        [(1, 1), (1, 20), (3, 7), (5, 20)],
     ):
         kh, kw = (kernel, kernel) if isinstance(kernel, int) else kernel
         p, q = (padding, padding) if isinstance(padding, int) else padding
