@@ -148,7 +148,7 @@ cdef Rows readable(
     reach = max(columns, lanes) * w.stride + (w.kernel - 1) // w.stride * w.stride
     low = first_inside(left - low, xv.stride[2])
     if low > 0:
-        rows.first = max(row0, parts(low + h.before, h.stride))
+        rows.first = min(end, max(row0, parts(low + h.before, h.stride)))
     high = count_inside(left + reach - 1, xv.stride[2], high, h.size)
     if high < h.size:
         rows.end = min(end, max(0, high + h.before - h.kernel + h.stride) // h.stride)

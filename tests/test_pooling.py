@@ -1,5 +1,6 @@
 """Pooling, its gradients and unpooling against the specification, and who wins a window."""
 
+import itertools
 import math
 
 import numpy as np
@@ -672,3 +673,24 @@ def test_an_empty_batch_has_no_maxima(dtype):
     assert_same(argmax, np.empty((0, 3, 2, 3), np.int32))
     assert_same(sd.max_pool2d_backward(y, argmax, (5, 6)), x)
     assert_same(sd.max_unpool2d(y, argmax, (5, 6)), x)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+@pytest.mark.parametrize(
+    "window",
+    [(2, 2, 0), (2, 2, 1), (2, 2, "same"), (3, 2, 0), (3, 2, 1), (3, 1, 1), (3, 1, "same")],
+)
+def test_planes_smaller_than_what_is_read(level, dtype, window, channels):
+    """So small that none of their rows, or few, may be read in whole vectors."""
+    kernel, stride, padding = window
+    rng = np.random.default_rng(0)
+    for size in itertools.product(range(1, 7), (1, 2, 3, 6, 9)):
+        x = rng.standard_normal((channels, *size)).astype(dtype)
+        try:
+            expected = reference.max_pool2d(x, kernel, stride=stride, padding=padding)
+        except ValueError:  # a kernel larger than the plane
+            continue
+        out = np.full((3, *expected.shape), 7, dtype)
+        sd.max_pool2d(x, kernel, stride=stride, padding=padding, out=out[1])
+        assert_same(out[1], expected)
+        assert (out[::2] == 7).all()
