@@ -296,7 +296,7 @@ cdef void pack_filters(
                 and h.index[h.taps - 1] == h.taps - 1):
             run = rows * columns if job.w_si == h.taps * w.taps else h.taps * w.taps
     weight += output0 * job.w_so + channel0 * job.w_si
-    if run == 1 and h.taps * w.taps == rows // channels * columns == job.w_so == 1:  # transposed
+    if run == 1 and h.taps * w.taps == job.w_so == 1:  # a matrix to be transposed
         while ready + job.lanes <= channels:
             transpose(a + ready, channels, weight + ready * job.w_si, job.w_si, job.lanes, outputs)
             ready += job.lanes
@@ -456,7 +456,8 @@ cdef Py_ssize_t gather_strip(
         band.pitch - band.column if job.by_rows else band.total - start)
     cdef Py_ssize_t vectors = parts(pixels, job.lanes), width = vectors * job.lanes
     cdef Py_ssize_t first = panel_start(&job.panels, band.panel0), p, o, i, j, k, rows, count, over
-    cdef Py_ssize_t top, bottom, low, high, summed = terms  # rows of pixels; taps that see any
+    cdef Py_ssize_t top = band.row, last = band.column + pixels - 1, bottom
+    cdef Py_ssize_t low, high, of_tap, summed = terms  # rows of taps that see a pixel; terms
     cdef Run runs[MOST_LANES]
     cdef Py_ssize_t row[SD_MAX_ROWS]
     cdef const floating *b
@@ -464,11 +465,11 @@ cdef Py_ssize_t gather_strip(
     cdef const floating *result
     cdef floating *to
     cdef bint whole
-    top, bottom = band.row, band.row + (band.column + pixels - 1) // band.pitch
     count = next_strip(runs, job, band, pixels)
     if count == 0:
         return pixels  # they lie between two rows
     if job.rows_first and band.taps > 1:
+        bottom = top + last // band.pitch
         if bottom >= band.rows:  # and on to the next image
             top, bottom = 0, band.rows - 1
         low, high = band.tap, band.tap + band.taps
@@ -476,9 +477,10 @@ cdef Py_ssize_t gather_strip(
             low += 1
         while low < high and not sees(&job.h, high - 1, band.row0 + top, band.row0 + bottom):
             high -= 1
-        summed = terms // band.taps * (high - low)
-        a += terms // band.taps * (low - band.tap)
-        off += terms // band.taps * (low - band.tap)
+        of_tap = terms // band.taps
+        summed = of_tap * (high - low)
+        a += of_tap * (low - band.tap)
+        off += of_tap * (low - band.tap)
     if job.staged:
         stage_strip(strip, packed, job, off, summed, runs, count)
         b, off = strip, job.steps
@@ -580,9 +582,12 @@ cdef void gather_task(
             band.columns = min(job.columns, parts(w.out - px, w.phases) - column0)
             if band.rows <= 0 or band.columns <= 0:
                 continue
-            band.pitch = band.columns if job.staged else job.length
-            if job.by_rows:
+            if job.staged:
+                band.pitch = band.columns
+            elif job.by_rows:
                 band.pitch = parts(band.columns, job.lanes) * job.lanes
+            else:
+                band.pitch = job.length
             band.row0, band.tap, band.taps = row0, h.first[py], h.first[py + 1] - h.first[py]
             band.total = (band.images * band.rows - 1) * band.pitch + band.columns
             taps = band.taps * (w.first[px + 1] - w.first[px])
