@@ -1,6 +1,7 @@
 # cython: language_level=3
 """slidedot.c_api by addresses, of float or double, for test_c_api.py: nothing is checked here."""
 
+from cython cimport floating
 from libc.stdint cimport int32_t, int64_t
 from libc.stdlib cimport free, malloc
 
@@ -184,43 +185,43 @@ def max_pool2d(numbers, bint double, size_t x, xs, size_t y, size_t argmax, bint
     return status
 
 
-def max_pool2d_backward(numbers, bint double, size_t g, size_t argmax, size_t x, bint wide,
-                        int threads):
+cdef int to_places(
+    bint add, sd.Windows *s, const floating *values, const sd.index_t *argmax, floating *x,
+    int threads,
+) noexcept nogil:
+    if add:
+        return sd.max_pool2d_backward(s, values, argmax, x, threads)
+    return sd.max_unpool2d(s, values, argmax, x, threads)
+
+
+cdef int put(
+    bint add, numbers, bint double, size_t values, size_t argmax, size_t x, bint wide, int threads
+) except *:
     cdef sd.Windows s = windows(numbers)
     cdef int status
     with nogil:
         if double and wide:
-            status = sd.max_pool2d_backward(&s, <const double *> g, <const int64_t *> argmax,
-                                            <double *> x, threads)
+            status = to_places(add, &s, <const double *> values, <const int64_t *> argmax,
+                               <double *> x, threads)
         elif double:
-            status = sd.max_pool2d_backward(&s, <const double *> g, <const int32_t *> argmax,
-                                            <double *> x, threads)
+            status = to_places(add, &s, <const double *> values, <const int32_t *> argmax,
+                               <double *> x, threads)
         elif wide:
-            status = sd.max_pool2d_backward(&s, <const float *> g, <const int64_t *> argmax,
-                                            <float *> x, threads)
+            status = to_places(add, &s, <const float *> values, <const int64_t *> argmax,
+                               <float *> x, threads)
         else:
-            status = sd.max_pool2d_backward(&s, <const float *> g, <const int32_t *> argmax,
-                                            <float *> x, threads)
+            status = to_places(add, &s, <const float *> values, <const int32_t *> argmax,
+                               <float *> x, threads)
     return status
+
+
+def max_pool2d_backward(numbers, bint double, size_t g, size_t argmax, size_t x, bint wide,
+                        int threads):
+    return put(True, numbers, double, g, argmax, x, wide, threads)
 
 
 def max_unpool2d(numbers, bint double, size_t y, size_t argmax, size_t x, bint wide, int threads):
-    cdef sd.Windows s = windows(numbers)
-    cdef int status
-    with nogil:
-        if double and wide:
-            status = sd.max_unpool2d(&s, <const double *> y, <const int64_t *> argmax,
-                                     <double *> x, threads)
-        elif double:
-            status = sd.max_unpool2d(&s, <const double *> y, <const int32_t *> argmax,
-                                     <double *> x, threads)
-        elif wide:
-            status = sd.max_unpool2d(&s, <const float *> y, <const int64_t *> argmax,
-                                     <float *> x, threads)
-        else:
-            status = sd.max_unpool2d(&s, <const float *> y, <const int32_t *> argmax,
-                                     <float *> x, threads)
-    return status
+    return put(False, numbers, double, y, argmax, x, wide, threads)
 
 
 def avg_pool2d(numbers, bint double, bint counted, size_t x, xs, size_t y, int threads):
