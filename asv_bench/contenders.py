@@ -4,6 +4,7 @@ A function per library, of the settings among others, imports it and returns its
 prepares its weights beforehand where the library has a place for that, and answers in NCHW.
 """
 
+import importlib
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -113,25 +114,23 @@ def slidedot_pooling(layer, a, task):
     return partial(sd.max_pool2d_backward, a.grad_out, forward()[1], layer.x[2:]), listed
 
 
-def slidedot_averages(layer, a, back):
-    import slidedot as sd
-
+def averages_by(module, layer, a, back):
+    """`module` is "slidedot", or "slidedot.reference", which has the same functions."""
+    library = importlib.import_module(module)
     window = {"stride": layer.stride, "padding": layer.padding}
     if back:
-        return partial(
-            sd.avg_pool2d_backward, a.grad_out, layer.x[2:], layer.kernel, **window
-        ), listed
-    return partial(sd.avg_pool2d, a.x, layer.kernel, **window), listed
+        backward = library.avg_pool2d_backward
+        return partial(backward, a.grad_out, layer.x[2:], layer.kernel, **window), listed
+    return partial(library.avg_pool2d, a.x, layer.kernel, **window), listed
 
 
-def slidedot_columns(layer, a, task):
-    """`task` is "im2col" or "col2im"."""
-    import slidedot as sd
-
+def columns_by(module, layer, a, task):
+    """As `averages_by`; `task` is "im2col" or "col2im"."""
+    library = importlib.import_module(module)
     window = {"stride": layer.stride, "padding": layer.padding}
     if task == "im2col":
-        return partial(sd.im2col, a.x, layer.kernel, **window), listed
-    return partial(sd.col2im, a.grad_out, layer.x[2:], layer.kernel, **window), listed
+        return partial(library.im2col, a.x, layer.kernel, **window), listed
+    return partial(library.col2im, a.grad_out, layer.x[2:], layer.kernel, **window), listed
 
 
 def alone(prepare, settings):
@@ -162,26 +161,6 @@ def exact_pooling(layer, a, task):
     planes = np.arange(len(a.x) * layer.channels).reshape(*a.x.shape[:2], 1, 1)
     pixels = (planes * size + argmax).ravel()
     return lambda: np.bincount(pixels, a.grad_out.ravel(), a.x.size).reshape(a.x.shape), listed
-
-
-def exact_averages(layer, a, back):
-    from slidedot import reference
-
-    window = {"stride": layer.stride, "padding": layer.padding}
-    if back:
-        size = layer.x[2:]
-        backward = reference.avg_pool2d_backward
-        return partial(backward, a.grad_out, size, layer.kernel, **window), listed
-    return partial(reference.avg_pool2d, a.x, layer.kernel, **window), listed
-
-
-def exact_columns(layer, a, task):
-    from slidedot import reference
-
-    window = {"stride": layer.stride, "padding": layer.padding}
-    if task == "im2col":
-        return partial(reference.im2col, a.x, layer.kernel, **window), listed
-    return partial(reference.col2im, a.grad_out, layer.x[2:], layer.kernel, **window), listed
 
 
 # torch: a function of (torch, layer, tensors) returns what is timed

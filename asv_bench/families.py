@@ -8,14 +8,12 @@ from typing import NamedTuple
 from benchmarks.shapes import COLUMNS, CONVOLUTIONS, DEPTHWISE, MEANS, POOLINGS, TRANSPOSED, Layer
 from contenders import (
     alone,
-    exact_averages,
-    exact_columns,
+    averages_by,
+    columns_by,
     exact_pooling,
     model_readers,
     onnxruntime_contenders,
     slidedot_algorithms,
-    slidedot_averages,
-    slidedot_columns,
     slidedot_contenders,
     slidedot_im2col,
     slidedot_layer,
@@ -131,11 +129,12 @@ def pooling(title, task, others=(), tolerance=0):
 
 def averages(title, back, others=()):
     libraries = {
-        "slidedot": partial(alone, partial(slidedot_averages, back=back)),
+        "slidedot": partial(alone, partial(averages_by, "slidedot", back=back)),
         "torch": partial(torch_contenders, partial(torch_averages, back=back)),
     }
     return Family(
-        title, {**libraries, **dict(others)}, partial(exact_averages, back=back), MEANS, BYTES,
+        title, {**libraries, **dict(others)},
+        partial(averages_by, "slidedot.reference", back=back), MEANS, BYTES,
         axes="N, C, H, W, k, s, p",
     )  # fmt: skip
 
@@ -143,12 +142,12 @@ def averages(title, back, others=()):
 def columns(title, task, tolerance=None):
     timed = partial(torch_columns, task=task)
     libraries = {
-        "slidedot": partial(alone, partial(slidedot_columns, task=task)),
+        "slidedot": partial(alone, partial(columns_by, "slidedot", task=task)),
         "torch": partial(torch_contenders, timed, formats=["torch"]),
     }
     layers = chosen(COLUMNS, "resnet-3x3 resnet-stem-batch cifar-5x5 lenet-2")
     return Family(
-        title, libraries, partial(exact_columns, task=task), layers, BYTES,
+        title, libraries, partial(columns_by, "slidedot.reference", task=task), layers, BYTES,
         output="cols", axes="N, C, H, W, k, s, p", tolerance=tolerance,
     )  # fmt: skip
 
