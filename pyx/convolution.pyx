@@ -234,17 +234,18 @@ cdef struct Row:  # of terms: a channel's tap row
     Py_ssize_t channel, tap
 
 
-cdef inline Row row_of_terms(
-    Gather *job, Py_ssize_t py, Py_ssize_t channels, Py_ssize_t n
+cdef inline void next_row(
+    Row *row, Gather *job, Py_ssize_t py, Py_ssize_t channels
 ) noexcept nogil:
-    """The n-th of a phase's sum over so many channels."""
-    cdef Py_ssize_t first = job.h.first[py], rows = job.h.first[py + 1] - first
-    cdef Row row
+    """On to the row that follows in a phase's sum over so many channels."""
     if job.rows_first:
-        row.channel, row.tap = n % channels, first + n // channels
+        row.channel += 1
+        if row.channel == channels:
+            row.channel, row.tap = 0, row.tap + 1
     else:
-        row.channel, row.tap = n // rows, first + n % rows
-    return row
+        row.tap += 1
+        if row.tap == job.h.first[py + 1]:
+            row.channel, row.tap = row.channel + 1, job.h.first[py]
 
 
 cdef bint offsets(Gather *job, Py_ssize_t most) noexcept nogil:
@@ -252,7 +253,7 @@ cdef bint offsets(Gather *job, Py_ssize_t most) noexcept nogil:
     `most`."""
     cdef Side *h = &job.h
     cdef Side *w = &job.w
-    cdef Py_ssize_t py, px, n, j, k
+    cdef Py_ssize_t py, px, _n, j, k
     cdef Py_ssize_t slot = job.batch * job.height * job.length
     cdef Py_ssize_t *off = <Py_ssize_t *> malloc(
         (job.block * h.taps * w.taps + most + 1) * sizeof(Py_ssize_t))
@@ -262,13 +263,14 @@ cdef bint offsets(Gather *job, Py_ssize_t most) noexcept nogil:
         return False
     for py in range(h.phases):
         for px in range(w.phases):
-            for n in range(job.block * (h.first[py + 1] - h.first[py])):
-                row = row_of_terms(job, py, job.block, n)
+            row.channel, row.tap = 0, h.first[py]
+            for _n in range(job.block * (h.first[py + 1] - h.first[py])):
                 for j in range(w.first[px], w.first[px + 1]):
                     off[0] = (row.channel * job.plane
                               + (h.slot[row.tap] * w.slots + w.slot[j]) * slot
                               + h.shift[row.tap] * job.length + w.shift[j])
                     off += 1
+                next_row(&row, job, py, job.block)
     job.steps = off
     for k in range(most):
         off[k] = k * job.vectors * job.lanes
@@ -283,7 +285,7 @@ cdef void pack_filters(
     cdef Side *h = &job.h
     cdef Side *w = &job.w
     cdef Py_ssize_t rows = channels * (h.first[py + 1] - h.first[py])
-    cdef Py_ssize_t columns = w.first[px + 1] - w.first[px], run = 1, o, n, j, ready = 0
+    cdef Py_ssize_t columns = w.first[px + 1] - w.first[px], run = 1, o, c, _n, j, ready = 0
     cdef Row row
     cdef const floating *filter
     cdef const floating *taps
@@ -302,20 +304,22 @@ cdef void pack_filters(
             ready += job.lanes
     for o in range(outputs):
         filter = weight + o * job.w_so
+        if run > columns:
+            for c in range(rows * columns // run):
+                copy_run(a, filter + c * job.w_si, run)
+                a += run
+            continue
         a += ready
-        n = ready
-        while n < rows:
-            row = row_of_terms(job, py, channels, n)
+        row.channel, row.tap = ready, h.first[py]
+        for _n in range(ready, rows):
             taps = filter + row.channel * job.w_si + h.index[row.tap] * job.w_sh
             if run > 1:
                 copy_run(a, taps, run)
-                a += run
-                n += run // columns
-                continue
-            for j in range(columns):
-                a[j] = taps[w.index[w.first[px] + j] * job.w_sw]
+            else:
+                for j in range(columns):
+                    a[j] = taps[w.index[w.first[px] + j] * job.w_sw]
             a += columns
-            n += 1
+            next_row(&row, job, py, channels)
 
 
 cdef void pack_weights(
