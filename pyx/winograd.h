@@ -59,8 +59,15 @@ static void sd_rows_to_lanes(float *to, const float *from, ptrdiff_t rows, ptrdi
                 sd_float_store(to + (j + i) * SD_BLOCK, v[i]);
         }
     } else if (stride == 1) {
-        for (ptrdiff_t i = 0; i < SD_LANES; i++)
-            sd_float_copy((float *)(v + i), from + (i < rows ? i : rows - 1) * pitch, n);
+        SD_UNROLL for (int i = 0; i < SD_LANES; i++) {
+            const float *row = from + (i < rows ? i : rows - 1) * pitch;
+            if (i * pitch + SD_LANES <= (rows - 1) * pitch + n) { /* and some of the rows to come */
+                v[i] = sd_float_load(row);
+                __builtin_prefetch(row + ahead);
+            } else {
+                sd_float_copy((float *)(v + i), row, n);
+            }
+        }
         sd_turn(v);
         for (ptrdiff_t j = 0; j < n; j++) sd_float_store(to + j * SD_BLOCK, v[j]);
     } else if (pitch == 1 && rows >= SD_LANES) {
