@@ -174,6 +174,27 @@ SD_INLINE void sd_prefetch(const void *from, ptrdiff_t bytes) {
 #define SD_TRANSPOSE_8(VEC, MASK, v, L) SD_EXCHANGE(VEC, MASK, v, 4, L) SD_TRANSPOSE_4(VEC, MASK, v, L)
 #define SD_TRANSPOSE_16(VEC, MASK, v, L) SD_EXCHANGE(VEC, MASK, v, 8, L) SD_TRANSPOSE_8(VEC, MASK, v, L)
 
+/* A run shorter than a vector: two halves of one that overlap, or two quarters, and so on. Spelt out,
+   because GCC leaves a loop over the parts as it is where much is inlined, and its memcpy with it. */
+#define SD_SHORT(ENDS, LANES, T, to, from, n)                                                      \
+    if (LANES > 8 && n >= 8) ENDS(8, T, to, from, n)                                               \
+    else if (LANES > 4 && n >= 4) ENDS(4, T, to, from, n)                                          \
+    else if (LANES > 2 && n >= 2) ENDS(2, T, to, from, n)                                          \
+    else if (n >= 1) ENDS(1, T, to, from, n)
+#define SD_COPY_ENDS(PART, T, to, from, n)                                                         \
+    {                                                                                              \
+        T head[PART], tail[PART];                                                                  \
+        memcpy(head, from, sizeof head);                                                           \
+        memcpy(tail, from + n - PART, sizeof tail);                                                \
+        memcpy(to, head, sizeof head);                                                             \
+        memcpy(to + n - PART, tail, sizeof tail);                                                  \
+    }
+#define SD_FILL_ENDS(PART, T, to, v, n)                                                            \
+    {                                                                                              \
+        memcpy(to, &v, PART * sizeof(T));                                                          \
+        memcpy(to + n - PART, &v, PART * sizeof(T));                                               \
+    }
+
 /* Runs, exact to the element: of blocks that overlap at the end, so that no loop runs over single
    elements. */
 #define SD_DEFINE_LANES(T, NAME, VEC, MASK, LANES)                                                 \
@@ -184,15 +205,7 @@ SD_INLINE void sd_prefetch(const void *from, ptrdiff_t bytes) {
             NAME##_store(to + n - LANES, NAME##_load(from + n - LANES));                           \
             return;                                                                                \
         }                                                                                          \
-        SD_UNROLL for (int part = LANES / 2; part; part /= 2)                                      \
-            if (n >= part) {                                                                       \
-                T head[LANES / 2], tail[LANES / 2];                                                \
-                memcpy(head, from, part * sizeof(T));                                              \
-                memcpy(tail, from + n - part, part * sizeof(T));                                   \
-                memcpy(to, head, part * sizeof(T));                                                \
-                memcpy(to + n - part, tail, part * sizeof(T));                                     \
-                return;                                                                            \
-            }                                                                                      \
+        SD_SHORT(SD_COPY_ENDS, LANES, T, to, from, n)                                              \
     }                                                                                              \
     SD_INLINE void NAME##_fill(T *to, T value, ptrdiff_t n) {                                      \
         VEC v = value - (VEC){0};                                                                  \
@@ -201,12 +214,7 @@ SD_INLINE void sd_prefetch(const void *from, ptrdiff_t bytes) {
             NAME##_store(to + n - LANES, v);                                                       \
             return;                                                                                \
         }                                                                                          \
-        SD_UNROLL for (int part = LANES / 2; part; part /= 2)                                      \
-            if (n >= part) {                                                                       \
-                memcpy(to, &v, part * sizeof(T));                                                  \
-                memcpy(to + n - part, &v, part * sizeof(T));                                       \
-                return;                                                                            \
-            }                                                                                      \
+        SD_SHORT(SD_FILL_ENDS, LANES, T, to, v, n)                                                 \
     }                                                                                              \
     SD_INLINE void NAME##_stage_moves(const int moves, T *strip, ptrdiff_t width, const T *b,      \
                                       const ptrdiff_t *off, ptrdiff_t terms, const ptrdiff_t *to,  \
