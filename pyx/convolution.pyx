@@ -171,6 +171,12 @@ cdef inline Py_ssize_t most_terms(Gather *job) noexcept nogil:
     return max(1, job.block * job.h.most_taps * job.w.most_taps)
 
 
+cdef inline Py_ssize_t lanes_of_rows(Gather *job) noexcept nogil:
+    """That a plane of a phase takes unless it is staged: also what lies between its rows."""
+    return job.lanes * parts(
+        job.h.outputs * job.w.outputs + (job.h.outputs - 1) * job.w.reach, job.lanes)
+
+
 cdef void choose_blocks(
     Gather *job, Py_ssize_t itemsize, bint prepared, int threads
 ) noexcept nogil:
@@ -180,7 +186,8 @@ cdef void choose_blocks(
     cdef Py_ssize_t sums = SUM_BYTES // itemsize // (job.outputs * h.phases * w.phases)
     choose_terms(job, itemsize)
     job.vectors = SD_VECTORS(widest_panel(&job.panels))
-    job.staged = job.panels.count >= STAGED_PANELS
+    job.staged = job.panels.count >= STAGED_PANELS and 2 * job.panels.count * (
+        lanes_of_rows(job) - h.outputs * w.outputs) > lanes_of_rows(job)
     job.resident = even(
         job.panels.count,
         WEIGHT_BYTES // itemsize // (most_terms(job) * widest_panel(&job.panels)))
