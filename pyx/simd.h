@@ -91,14 +91,21 @@ SD_INLINE void sd_prefetch(const void *from, ptrdiff_t bytes) {
             SD_UNROLL for (int i = 0; i < rows; i++)                                               \
                 SD_UNROLL for (int j = 0; j < vectors; j++) acc[i][j] += r[i][q] * x[j];           \
         }                                                                                          \
+        if (add)                                                                                   \
+            SD_UNROLL for (int i = 0; i < rows; i++)                                               \
+                SD_UNROLL for (int j = 0; j < vectors; j++)                                        \
+                    acc[i][j] += NAME##_load(add + i * lda + j * LANES);                           \
+        if (bias)                                                                                  \
+            SD_UNROLL for (int i = 0; i < rows; i++)                                               \
+                SD_UNROLL for (int j = 0; j < vectors; j++)                                        \
+                    acc[i][j] += bias[i];                                                          \
+        if (relu)                                                                                  \
+            SD_UNROLL for (int i = 0; i < rows; i++)                                               \
+                SD_UNROLL for (int j = 0; j < vectors; j++)                                        \
+                    acc[i][j] = NAME##_relu(acc[i][j]);                                            \
         SD_UNROLL for (int i = 0; i < rows; i++)                                                   \
-            SD_UNROLL for (int j = 0; j < vectors; j++) {                                          \
-                VEC v = acc[i][j];                                                                 \
-                if (add) v += NAME##_load(add + i * lda + j * LANES);                              \
-                if (bias) v += bias[i];                                                            \
-                if (relu) v = NAME##_relu(v);                                                      \
-                NAME##_store(c + i * ldc + j * LANES, v);                                          \
-            }                                                                                      \
+            SD_UNROLL for (int j = 0; j < vectors; j++)                                            \
+                NAME##_store(c + i * ldc + j * LANES, acc[i][j]);                                  \
     }                                                                                              \
     SD_ALL_ROWS(SD_TILE_FUNCTION, T, NAME)                                                         \
                                                                                                    \
