@@ -87,10 +87,17 @@
         ptrdiff_t i = 0;                                                                           \
         for (; i + LANES < n; i += LANES) /* the last odd one lies before another even one */      \
             NAME##_store(to + i, NAME##_tap(2, from + 2 * i, 0));                                  \
-        if (i) /* from the odd one before the last LANES: none is read after the last */           \
+        if (i) { /* from the odd one before the last LANES: none is read after the last */         \
             NAME##_store(to + n - LANES, NAME##_tap(2, from + 2 * (n - LANES) - 1, 1));            \
-        else                                                                                       \
+        } else if (n > LANES / 2) { /* the first and the last half of a vector */                  \
+            VEC low = NAME##_load(from), high = NAME##_load(from + 2 * n - 1 - LANES);             \
+            low = NAME##_sorted(2, SD_SHUFFLE(MASK, low, low, SD_SECONDS_##LANES));                \
+            high = NAME##_sorted(2, SD_SHUFFLE(MASK, high, high, SD_OTHERS_##LANES));              \
+            memcpy(to, &low, sizeof(VEC) / 2);                                                     \
+            memcpy(to + n - LANES / 2, &high, sizeof(VEC) / 2);                                    \
+        } else {                                                                                   \
             for (; i < n; i++) to[i] = from[2 * i];                                                \
+        }                                                                                          \
     }                                                                                              \
     SD_INLINE void NAME##_add(T *to, const T *from, ptrdiff_t n) {                                 \
         ptrdiff_t i = 0;                                                                           \
