@@ -7,6 +7,7 @@ cdef enum:
     STRIP_BYTES = 18 * 1024    # a tile's operand, beside a panel of the other in the L1 cache
     TERMS = STRIP_BYTES // (SD_VECTORS_WIDEST * SD_VECTOR_BYTES)  # of a sum added up from zero
     LONG_ROW = 5               # taps of a kernel's row that are worth a copy of their own
+    COPY_COST = 8              # of a row of taps, in multiply-adds of each of its pixels
     STAGED_PANELS = 3          # panels that make it worth to lay out a strip's terms for the tile
     BAND_BYTES = 384 * 1024    # a packed band of the input: a part of the L2 cache
     WEIGHT_BYTES = 256 * 1024  # packed weights that pass over it: another part

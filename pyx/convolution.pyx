@@ -25,16 +25,16 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from blocking cimport (
-    BAND_BYTES, LONG_ROW, MOST_LANES, PIXELS, SEGMENTS, STAGED_PANELS, SUM_BYTES, TERMS,
+    BAND_BYTES, COPY_COST, LONG_ROW, MOST_LANES, PIXELS, SEGMENTS, STAGED_PANELS, SUM_BYTES, TERMS,
     WEIGHT_BYTES, WEIGHTS, Panels, even, panel_rows, panel_start, panels_of, parts, spread,
     widest_panel,
 )
 from entries cimport ConvolutionEntries
-from rows cimport count_inside, far_apart, fill_inside, first_inside, phases_of
+from rows cimport count_inside, far_apart, fill_inside, first_inside, phases_of, reach_of
 from scratch cimport Scratch, scratch_free, scratch_part, scratch_take
 from simd cimport (
-    SD_MAX_ROWS, SD_MAX_VECTORS, SD_VECTOR_BYTES, SD_VECTORS, SD_VECTORS_WIDEST, copy_run, fill_run,
-    put_evens, sd_prefetch, stage, tile, total_of, transpose,
+    SD_MAX_ROWS, SD_MAX_VECTORS, SD_ROW_VECTORS, SD_VECTOR_BYTES, SD_VECTORS, SD_VECTORS_WIDEST,
+    copy_rows, copy_run, fill_run, put_evens, sd_prefetch, stage, tile, total_of, transpose,
 )
 from views cimport Axis, View, axis, view
 
@@ -66,9 +66,9 @@ cdef bint side_take(Side *s, Py_ssize_t slots, Py_ssize_t phases, Py_ssize_t tap
     return True
 
 
-cdef bint forward_side(Side *s, Axis *a) noexcept nogil:
-    """One phase; the input is split into the phases of its stride, those that hold a tap."""
-    cdef bint apart = far_apart(a)
+cdef bint forward_side(Side *s, Axis *a, bint apart) noexcept nogil:
+    """One phase; the input is split into the phases of its stride, those that hold a tap, or, where
+    they are to lie `apart`, into the pixels of each tap."""
     cdef Py_ssize_t t
     if not side_take(s, a.kernel if apart else phases_of(a), 1, a.kernel):
         return False
@@ -136,6 +136,8 @@ cdef struct Gather:
     Side h, w
     Py_ssize_t images, groups, channels, outputs  # channels of the source and the result per group
     Py_ssize_t x_sn, x_sc, x_sh, x_sw
+    char *begin  # of what may be read of the source in whole vectors: all of it, or nothing
+    char *end
     Py_ssize_t w_sg, w_so, w_si, w_sh, w_sw  # the weight: group, result's and source's channel, tap
     Panels panels
     Py_ssize_t vectors, lanes
@@ -235,6 +237,24 @@ cdef void count_blocks(Gather *job) noexcept nogil:
     job.flat = spread(
         job.batch * job.rows * (job.columns if job.staged else job.length)
         + job.vectors * job.lanes)
+
+
+cdef bint forward_sides(Gather *job, Axis *h, Axis *w) noexcept nogil:
+    cdef bint apart = far_apart(w)
+    if not apart and panels_of(job.outputs).count < STAGED_PANELS:
+        # what lies between short rows costs the tile more than copies of them do
+        apart = reach_of(w) * h.kernel * job.outputs > COPY_COST * (w.out + reach_of(w))
+    if not forward_side(&job.h, h, far_apart(h)):
+        return False
+    if forward_side(&job.w, w, apart):
+        return True
+    free(job.h.origin)
+    return False
+
+
+cdef void free_sides(Gather *job) noexcept nogil:
+    free(job.w.origin)
+    free(job.h.origin)
 
 
 cdef struct Row:  # of terms: a channel's tap row
@@ -360,30 +380,40 @@ cdef void pack_block(
     """A block of source channels, its padding filled in, split into slots."""
     cdef Side *h = &job.h
     cdef Side *w = &job.w
-    cdef Py_ssize_t c, sy, sx, r, n, iy, low, high, first
-    cdef Py_ssize_t ahead  # bytes of the next channel's row to ask for
+    cdef Py_ssize_t c, sy, sx, r, n, top, bottom, above, low, high, first
+    cdef Py_ssize_t ahead  # from a channel's pixel to the next one's
+    cdef Py_ssize_t vectors = parts(job.length, job.lanes)  # of a row
     cdef const floating *row
     for c in range(channels):
-        ahead = 0
-        if c + 1 < channels and job.x_sw == 1:
-            ahead = min(w.size, job.length * min(w.step, w.size)) * <Py_ssize_t> sizeof(floating)
+        ahead = job.x_sc if c + 1 < channels and job.x_sw == 1 else 0
         for sy in range(h.slots):
+            top = h.origin[sy] + row0 * h.step
+            bottom = count_inside(top, h.step, h.size, job.height)
+            above = min(first_inside(top, h.step), bottom)
             for sx in range(w.slots):
                 first = w.origin[sx] + column0 * w.step
                 high = count_inside(first, w.step, w.size, job.length)
                 low = min(first_inside(first, w.step), high)
                 for n in range(images):
-                    for r in range(job.height):
-                        iy = h.origin[sy] + (row0 + r) * h.step
-                        if 0 <= iy < h.size:
-                            row = (x + n * job.x_sn + c * job.x_sc + iy * job.x_sh
-                                   + first * job.x_sw)
-                            sd_prefetch(row + job.x_sc, ahead)
-                            fill_inside(b, job.length, row, w.step * job.x_sw, low, high,
-                                        <floating> 0)
-                        else:
-                            fill_run(b, <floating> 0, job.length)
-                        b += job.length
+                    row = (x + n * job.x_sn + c * job.x_sc + (top + above * h.step) * job.x_sh
+                           + first * job.x_sw)
+                    fill_run(b, <floating> 0, above * job.length)
+                    if (vectors <= SD_ROW_VECTORS and w.step <= 2 and <char *> row >= job.begin
+                            and <char *> (row + (bottom - 1 - above) * h.step * job.x_sh
+                                          + w.step * vectors * job.lanes) <= job.end):
+                        copy_rows(b + above * job.length, job.length, row, h.step * job.x_sh,
+                                  bottom - above, w.step, low, high, ahead)
+                    else:
+                        for r in range(above, bottom):
+                            if ahead:
+                                sd_prefetch(row + ahead, min(w.size, job.length * w.step)
+                                            * <Py_ssize_t> sizeof(floating))
+                            fill_inside(b + r * job.length, job.length, row, w.step * job.x_sw,
+                                        low, high, <floating> 0)
+                            row += h.step * job.x_sh
+                    fill_run(b + bottom * job.length, <floating> 0,
+                             (job.height - bottom) * job.length)
+                    b += job.height * job.length
                 b += (job.batch - images) * job.height * job.length
 
 
@@ -667,6 +697,10 @@ cdef void describe_source(Gather *job, View *x, Py_ssize_t groups) noexcept nogi
     job.groups = groups
     job.channels = x.size[1] // groups
     job.x_sn, job.x_sc, job.x_sh, job.x_sw = x.stride[0], x.stride[1], x.stride[2], x.stride[3]
+    job.begin = job.end = x.data
+    if x.stride[3] == 1 and min(x.stride[0], x.stride[1], x.stride[2]) >= 0:
+        job.end += x.itemsize * (1 + (x.size[0] - 1) * x.stride[0] + (x.size[1] - 1) * x.stride[1]
+                                 + (x.size[2] - 1) * x.stride[2] + x.size[3] - 1)
 
 
 cdef void describe_weight(
@@ -696,16 +730,14 @@ def pack(weight, packed, Py_ssize_t groups, int threads):
     with nogil:
         job.groups, job.channels, job.outputs = groups, wv.size[1], wv.size[0] // groups
         describe_weight(&job, &wv, job.outputs, 0, 1)
-        if forward_side(&job.h, &h):
-            if forward_side(&job.w, &w):
-                choose_terms(&job, wv.itemsize)
-                if wv.itemsize == sizeof(float):
-                    pack_all(<float *> pv.data, <float *> wv.data, &job, threads)
-                else:
-                    pack_all(<double *> pv.data, <double *> wv.data, &job, threads)
-                done = True
-                free(job.w.origin)
-            free(job.h.origin)
+        if forward_sides(&job, &h, &w):
+            choose_terms(&job, wv.itemsize)
+            if wv.itemsize == sizeof(float):
+                pack_all(<float *> pv.data, <float *> wv.data, &job, threads)
+            else:
+                pack_all(<double *> pv.data, <double *> wv.data, &job, threads)
+            done = True
+            free_sides(&job)
     return done
 
 
@@ -721,12 +753,10 @@ def forward_workspace(
     with nogil:
         job.images, job.groups = images, groups
         job.channels, job.outputs = wv.size[1], wv.size[0] // groups
-        if forward_side(&job.h, &h):
-            if forward_side(&job.w, &w):
-                choose_blocks(&job, wv.itemsize, True, threads)
-                size = threads * layout(&job).size * wv.itemsize
-                free(job.w.origin)
-            free(job.h.origin)
+        if forward_sides(&job, &h, &w):
+            choose_blocks(&job, wv.itemsize, True, threads)
+            size = threads * layout(&job).size * wv.itemsize
+            free_sides(&job)
     return size
 
 
@@ -740,16 +770,14 @@ cdef bint run_forward(
     job.outputs = weight.size[0] // groups
     describe_weight(&job, weight, job.outputs, 0, 1)
     job.relu = relu
-    if forward_side(&job.h, h):
-        if forward_side(&job.w, w):
-            if x.itemsize == sizeof(float):
-                done = gather(<float *> y.data, <float *> x.data, <float *> weight.data,
-                              <float *> packed.data, <float *> bias.data, &job, threads)
-            else:
-                done = gather(<double *> y.data, <double *> x.data, <double *> weight.data,
-                              <double *> packed.data, <double *> bias.data, &job, threads)
-            free(job.w.origin)
-        free(job.h.origin)
+    if forward_sides(&job, h, w):
+        if x.itemsize == sizeof(float):
+            done = gather(<float *> y.data, <float *> x.data, <float *> weight.data,
+                          <float *> packed.data, <float *> bias.data, &job, threads)
+        else:
+            done = gather(<double *> y.data, <double *> x.data, <double *> weight.data,
+                          <double *> packed.data, <double *> bias.data, &job, threads)
+        free_sides(&job)
     return done
 
 
@@ -993,8 +1021,8 @@ cdef bint run_gradient_weight(
     job.x.outputs = weight.size[0] // groups
     job.g_sn, job.g_sc = grad_out.stride[0], grad_out.stride[1]
     job.g_sh, job.g_sw = grad_out.stride[2], grad_out.stride[3]
-    if forward_side(&job.x.h, h):
-        if forward_side(&job.x.w, w):
+    if forward_side(&job.x.h, h, far_apart(h)):
+        if forward_side(&job.x.w, w, far_apart(w)):
             if x.itemsize == sizeof(float):
                 done = contract(<float *> weight.data, <float *> grad_out.data, <float *> x.data,
                                 &job, threads)

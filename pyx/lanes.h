@@ -62,6 +62,12 @@
 #define SD_BLEND_8 0, 9, 2, 11, 4, 13, 6, 15
 #define SD_BLEND_16 0, 17, 2, 19, 4, 21, 6, 23, 8, 25, 10, 27, 12, 29, 14, 31
 
+/* Vectors of the longest row that is packed whole. */
+#define SD_ROW_VECTORS 4
+#define SD_ROWS(V, NAME)                                                                           \
+    case V * 4 + 1: NAME##_rows_of(1, V, to, length, from, stride, rows, low, high, ahead); break; \
+    case V * 4 + 2: NAME##_rows_of(2, V, to, length, from, stride, rows, low, high, ahead); break;
+
 #define SD_DEFINE_PAIRS(T, NAME, VEC, MASK, LANES)                                                 \
     /* Pixels j, j + step, j + 2 step ..., mixed as `sorted` undoes it; taps share their loads. */ \
     SD_INLINE VEC NAME##_mixed(const int step, const T *p, const int j) {                          \
@@ -97,6 +103,28 @@
             memcpy(to + n - LANES / 2, &high, sizeof(VEC) / 2);                                    \
         } else {                                                                                   \
             for (; i < n; i++) to[i] = from[2 * i];                                                \
+        }                                                                                          \
+    }                                                                                              \
+    /* For each row: to[j] = from[j * step] for low <= j < high, else 0, for j < length; in whole  \
+       vectors, so that what hangs over is overwritten by the next row. */                         \
+    SD_INLINE void NAME##_rows_of(const int step, const int vectors, T *to, ptrdiff_t length,      \
+                                  const T *from, ptrdiff_t stride, ptrdiff_t rows, ptrdiff_t low,  \
+                                  ptrdiff_t high, ptrdiff_t ahead) {                               \
+        MASK lane, inside[SD_ROW_VECTORS];                                                         \
+        SD_UNROLL for (int i = 0; i < LANES; i++) lane[i] = i;                                     \
+        SD_UNROLL for (int v = 0; v < vectors; v++)                                                \
+            inside[v] = (lane + v * LANES >= (int)low) & (lane + v * LANES < (int)high);           \
+        for (; rows > 0; rows--, to += length, from += stride)                                     \
+            SD_UNROLL for (int v = 0; v < vectors; v++) {                                          \
+                VEC pixels = NAME##_tap(step, from + v * step * LANES, 0);                         \
+                NAME##_store(to + v * LANES, (VEC)((MASK)pixels & inside[v]));                     \
+                __builtin_prefetch(from + v * step * LANES + ahead);                               \
+            }                                                                                      \
+    }                                                                                              \
+    static void NAME##_rows(T *to, ptrdiff_t length, const T *from, ptrdiff_t stride, ptrdiff_t rows,\
+                            int step, ptrdiff_t low, ptrdiff_t high, ptrdiff_t ahead) {            \
+        switch ((length + LANES - 1) / LANES * 4 + step) {                                         \
+            SD_ROWS(1, NAME) SD_ROWS(2, NAME) SD_ROWS(3, NAME) SD_ROWS(4, NAME)                    \
         }                                                                                          \
     }                                                                                              \
     SD_INLINE void NAME##_add(T *to, const T *from, ptrdiff_t n) {                                 \

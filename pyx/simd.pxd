@@ -89,6 +89,13 @@ cdef inline floating total_of(const floating *values, Py_ssize_t count) noexcept
 
 
 cdef extern from "lanes.h" nogil:
+    enum: SD_ROW_VECTORS
+    void sd_float_rows(
+        float *to, Py_ssize_t length, const float *values, Py_ssize_t stride, Py_ssize_t rows,
+        int step, Py_ssize_t low, Py_ssize_t high, Py_ssize_t ahead)
+    void sd_double_rows(
+        double *to, Py_ssize_t length, const double *values, Py_ssize_t stride, Py_ssize_t rows,
+        int step, Py_ssize_t low, Py_ssize_t high, Py_ssize_t ahead)
     void sd_float_evens(float *to, const float *values, Py_ssize_t count)
     void sd_double_evens(double *to, const double *values, Py_ssize_t count)
     void sd_float_add(float *to, const float *values, Py_ssize_t count)
@@ -97,6 +104,19 @@ cdef extern from "lanes.h" nogil:
     void sd_double_add_evens(double *to, const double *values, Py_ssize_t count)
     void sd_float_put_evens(float *to, const float *values, Py_ssize_t count)
     void sd_double_put_evens(double *to, const double *values, Py_ssize_t count)
+
+
+cdef inline void copy_rows(
+    floating *to, Py_ssize_t length, const floating *values, Py_ssize_t stride, Py_ssize_t rows,
+    Py_ssize_t step, Py_ssize_t low, Py_ssize_t high, Py_ssize_t ahead,
+) noexcept nogil:
+    """to[r * length + j] = values[r * stride + j * step] for low <= j < high, else 0, for rows of at
+    most SD_ROW_VECTORS vectors and a step of 1 or 2; whole vectors are read and written. What lies
+    `ahead` of each is prefetched."""
+    if floating is float:
+        sd_float_rows(to, length, values, stride, rows, <int> step, low, high, ahead)
+    else:
+        sd_double_rows(to, length, values, stride, rows, <int> step, low, high, ahead)
 
 
 cdef inline void add_run(floating *to, const floating *values, Py_ssize_t count) noexcept nogil:
