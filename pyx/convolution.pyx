@@ -158,11 +158,13 @@ cdef struct Gather:
 
 cdef void choose_terms(Gather *job, Py_ssize_t itemsize) noexcept nogil:
     """How the source channels fall into blocks: by the weight's shape alone."""
-    cdef Py_ssize_t taps = job.h.shared * job.w.shared
+    cdef Py_ssize_t taps = job.h.shared * job.w.shared, most
     job.lanes = SD_VECTOR_BYTES // itemsize
     job.panels = panels_of(job.outputs)
+    # where nothing is laid out, a sum may be longer
+    most = TERMS if job.panels.count >= STAGED_PANELS else 2 * TERMS
     # a third more terms are better than another block
-    job.block = parts(job.channels, max(1, (job.channels * taps + TERMS * 2 // 3) // TERMS))
+    job.block = parts(job.channels, max(1, (job.channels * taps + most * 2 // 3) // most))
     job.blocks = parts(job.channels, job.block)
     # so that rows of padding can be left out; with shorter rows, packing would cost more than that
     job.rows_first = job.w.kernel >= LONG_ROW and job.channels % job.block == 0
