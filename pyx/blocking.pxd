@@ -13,6 +13,7 @@ cdef enum:
     WEIGHT_BYTES = 256 * 1024  # packed weights that pass over it: another part
     SUM_BYTES = 1024 * 1024    # a band's partial sums, touched once per TERMS terms
     PIXELS = 1024              # of a bias gradient, added up before the sum goes on in double
+    DOTS = 32                  # terms of a weight gradient that are summed by lanes of pixels
     WEIGHTS = 64 * 1024        # weight gradients up to this many elements are summed in SEGMENTS
     SEGMENTS = 8
     MOST_LANES = 128           # lanes of the widest strip, and so its most runs

@@ -25,7 +25,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from blocking cimport (
-    BAND_BYTES, COPY_COST, LONG_ROW, MOST_LANES, PIXELS, SEGMENTS, STAGED_PANELS, SUM_BYTES, TERMS,
+    BAND_BYTES, COPY_COST, DOTS, LONG_ROW, MOST_LANES, PIXELS, SEGMENTS, STAGED_PANELS, SUM_BYTES, TERMS,
     WEIGHT_BYTES, WEIGHTS, Panels, even, panel_rows, panel_start, panels_of, parts, spread,
     widest_panel,
 )
@@ -33,8 +33,8 @@ from entries cimport ConvolutionEntries
 from rows cimport count_inside, far_apart, fill_inside, first_inside, phases_of, reach_of
 from scratch cimport Scratch, scratch_free, scratch_part, scratch_take
 from simd cimport (
-    SD_MAX_ROWS, SD_MAX_VECTORS, SD_ROW_VECTORS, SD_VECTOR_BYTES, SD_VECTORS, SD_VECTORS_WIDEST,
-    copy_rows, copy_run, fill_run, put_evens, sd_prefetch, stage, tile, total_of, transpose,
+    SD_DOT_COLUMNS, SD_DOT_ROWS, SD_MAX_ROWS, SD_MAX_VECTORS, SD_ROW_VECTORS, SD_VECTOR_BYTES, SD_VECTORS, SD_VECTORS_WIDEST,
+    copy_rows, copy_run, dot, fill_run, put_evens, sd_prefetch, stage, tile, total_of, transpose,
 )
 from views cimport Axis, View, axis, view
 
@@ -132,12 +132,25 @@ cdef inline Py_ssize_t taps_before(Side *h, Side *w, Py_ssize_t py, Py_ssize_t p
 # ------------------------------------------------------------------- forward and gradient for x
 
 
+cdef struct Span:  # what may be read of an array in whole vectors: all of it, or nothing
+    const char *begin
+    const char *end
+
+
+cdef Span span_of(View *v) noexcept nogil:
+    cdef Span span
+    span.begin = span.end = v.data
+    if v.stride[3] >= 1 and min(v.stride[0], v.stride[1], v.stride[2]) >= 0:
+        span.end += v.itemsize * (1 + (v.size[0] - 1) * v.stride[0] + (v.size[1] - 1) * v.stride[1]
+                                  + (v.size[2] - 1) * v.stride[2] + (v.size[3] - 1) * v.stride[3])
+    return span
+
+
 cdef struct Gather:
     Side h, w
     Py_ssize_t images, groups, channels, outputs  # channels of the source and the result per group
     Py_ssize_t x_sn, x_sc, x_sh, x_sw
-    char *begin  # of what may be read of the source in whole vectors: all of it, or nothing
-    char *end
+    Span span  # of the source
     Py_ssize_t w_sg, w_so, w_si, w_sh, w_sw  # the weight: group, result's and source's channel, tap
     Panels panels
     Py_ssize_t vectors, lanes
@@ -375,6 +388,27 @@ cdef void pack_all(
         pack_weights(packed, weight, job, part)
 
 
+cdef inline void lay_rows(
+    floating *b, Py_ssize_t length, const floating *row, Py_ssize_t pitch, Py_ssize_t rows,
+    Py_ssize_t jump, Py_ssize_t low, Py_ssize_t high, Py_ssize_t ahead, const Span *span,
+) noexcept nogil:
+    """b[r * length + j] = row[r * pitch + j * jump] for low <= j < high, else 0. What lies `ahead` of
+    each is asked for."""
+    cdef Py_ssize_t lanes = SD_VECTOR_BYTES // sizeof(floating)
+    cdef Py_ssize_t vectors = parts(length, lanes), r
+    if (vectors <= SD_ROW_VECTORS and 1 <= jump <= 2 and <const char *> row >= span.begin
+            and <const char *> (row + (rows - 1) * pitch + jump * vectors * lanes) <= span.end):
+        copy_rows(b, length, row, pitch, rows, jump, low, high, ahead)
+        return
+    for r in range(rows):
+        if ahead:
+            sd_prefetch(row + low * jump + ahead, (high - low) * jump
+                        * <Py_ssize_t> sizeof(floating))
+        fill_inside(b, length, row, jump, low, high, <floating> 0)
+        b += length
+        row += pitch
+
+
 cdef void pack_block(
     floating *b, const floating *x, Gather *job, Py_ssize_t channels, Py_ssize_t images,
     Py_ssize_t row0, Py_ssize_t column0,
@@ -382,10 +416,8 @@ cdef void pack_block(
     """A block of source channels, its padding filled in, split into slots."""
     cdef Side *h = &job.h
     cdef Side *w = &job.w
-    cdef Py_ssize_t c, sy, sx, r, n, top, bottom, above, low, high, first
+    cdef Py_ssize_t c, sy, sx, n, top, bottom, above, low, high, first
     cdef Py_ssize_t ahead  # from a channel's pixel to the next one's
-    cdef Py_ssize_t vectors = parts(job.length, job.lanes)  # of a row
-    cdef const floating *row
     for c in range(channels):
         ahead = job.x_sc if c + 1 < channels and job.x_sw == 1 else 0
         for sy in range(h.slots):
@@ -397,22 +429,11 @@ cdef void pack_block(
                 high = count_inside(first, w.step, w.size, job.length)
                 low = min(first_inside(first, w.step), high)
                 for n in range(images):
-                    row = (x + n * job.x_sn + c * job.x_sc + (top + above * h.step) * job.x_sh
-                           + first * job.x_sw)
                     fill_run(b, <floating> 0, above * job.length)
-                    if (vectors <= SD_ROW_VECTORS and w.step <= 2 and <char *> row >= job.begin
-                            and <char *> (row + (bottom - 1 - above) * h.step * job.x_sh
-                                          + w.step * vectors * job.lanes) <= job.end):
-                        copy_rows(b + above * job.length, job.length, row, h.step * job.x_sh,
-                                  bottom - above, w.step, low, high, ahead)
-                    else:
-                        for r in range(above, bottom):
-                            if ahead:
-                                sd_prefetch(row + ahead, min(w.size, job.length * w.step)
-                                            * <Py_ssize_t> sizeof(floating))
-                            fill_inside(b + r * job.length, job.length, row, w.step * job.x_sw,
-                                        low, high, <floating> 0)
-                            row += h.step * job.x_sh
+                    lay_rows(b + above * job.length, job.length,
+                             x + n * job.x_sn + c * job.x_sc + (top + above * h.step) * job.x_sh
+                             + first * job.x_sw, h.step * job.x_sh, bottom - above,
+                             w.step * job.x_sw, low, high, ahead, &job.span)
                     fill_run(b + bottom * job.length, <floating> 0,
                              (job.height - bottom) * job.length)
                     b += job.height * job.length
@@ -699,10 +720,7 @@ cdef void describe_source(Gather *job, View *x, Py_ssize_t groups) noexcept nogi
     job.groups = groups
     job.channels = x.size[1] // groups
     job.x_sn, job.x_sc, job.x_sh, job.x_sw = x.stride[0], x.stride[1], x.stride[2], x.stride[3]
-    job.begin = job.end = x.data
-    if x.stride[3] == 1 and min(x.stride[0], x.stride[1], x.stride[2]) >= 0:
-        job.end += x.itemsize * (1 + (x.size[0] - 1) * x.stride[0] + (x.size[1] - 1) * x.stride[1]
-                                 + (x.size[2] - 1) * x.stride[2] + x.size[3] - 1)
+    job.span = span_of(x)
 
 
 cdef void describe_weight(
@@ -841,6 +859,38 @@ cdef struct Contract:
     Py_ssize_t segments        # parts of the bands
     Py_ssize_t share, shares   # parts of the output channels
     Py_ssize_t tasks
+    bint dots                  # pixels are the lanes, not output channels
+    Span span                  # of grad_out
+
+
+cdef inline Py_ssize_t dots_length(Contract *job) noexcept nogil:
+    """Of a band's rows laid end to end, the packed input's or grad_out's, in whole vectors."""
+    return parts(job.x.rows * job.x.length, job.x.lanes) * job.x.lanes
+
+
+cdef inline bint dots_pay(Contract *job) noexcept nogil:
+    """Whether few terms or outputs would leave more lanes empty than short rows of pixels do."""
+    cdef Gather *x = &job.x
+    cdef Py_ssize_t terms = x.channels * x.h.taps * x.w.taps
+    return terms <= DOTS and 8 * x.w.out >= 7 * (x.w.out + x.w.reach) and (
+        x.h.out * x.w.out >= 8 * x.lanes)
+
+
+cdef void choose_dots(Contract *job, Py_ssize_t itemsize) noexcept nogil:
+    """A band of one image's rows: all the input channels, and the gradient of all outputs."""
+    cdef Gather *x = &job.x
+    cdef Py_ssize_t budget = BAND_BYTES // itemsize
+    cdef Py_ssize_t unit = x.channels * x.h.slots * x.w.slots + x.outputs
+    x.block, x.batch = x.channels, 1
+    x.columns = even(x.w.out, max(64, budget // unit // (1 + x.h.reach) - x.w.reach))
+    x.rows = even(x.h.out, budget // unit // (x.columns + x.w.reach) - x.h.reach)
+    x.blocks = parts(x.channels, x.block)
+    count_blocks(x)
+    job.bands = x.batches * x.bands_h * x.bands_w
+    job.pixels = job.strip = job.width = 0
+    job.segments = min(SEGMENTS, job.bands)
+    job.share, job.shares = x.outputs, 1
+    job.tasks = job.segments * x.groups
 
 
 cdef void choose_contract(Contract *job, Py_ssize_t itemsize, int threads) noexcept nogil:
@@ -851,6 +901,10 @@ cdef void choose_contract(Contract *job, Py_ssize_t itemsize, int threads) noexc
     x.vectors = min(<Py_ssize_t> SD_VECTORS_WIDEST, parts(x.outputs, x.lanes))
     x.staged, x.share = True, x.panels.count
     x.rows_first = False
+    job.dots = dots_pay(job)
+    if job.dots:
+        choose_dots(job, itemsize)
+        return
     job.width = x.vectors * x.lanes
     x.block = even(x.channels, min(TERMS // taps, budget // (TERMS * x.h.slots * x.w.slots)))
     x.blocks = parts(x.channels, x.block)
@@ -978,6 +1032,54 @@ cdef void contract_task(
             partial[(o * x.channels + channel0) * taps + i] = sums[i * pitch + o]
 
 
+cdef void contract_dots(
+    floating *partial, const floating *grad_out, const floating *x_in, floating *packed,
+    Contract *job, Py_ssize_t task,
+) noexcept nogil:
+    """One segment's pixels and one group, into the segment's sum."""
+    cdef Gather *x = &job.x
+    cdef Py_ssize_t group = task % x.groups, segment = task // x.groups
+    cdef Py_ssize_t terms = x.channels * x.h.taps * x.w.taps, length = dots_length(job)
+    cdef Py_ssize_t pitch = terms * x.lanes, band, n, row0, column0, rows, columns, o, r, i, vectors
+    cdef floating *g = packed + spread(x.block * x.plane + x.lanes)  # [output][pixel]
+    cdef floating *inside = g + x.outputs * length
+    cdef floating *sums = inside + length  # [output][term][lane]
+    grad_out += group * x.outputs * job.g_sc
+    x_in += group * x.channels * x.x_sc
+    memset(packed, 0, (sums + x.outputs * pitch - packed) * sizeof(floating))
+    for band in range(job.bands * segment // job.segments,
+                      job.bands * (segment + 1) // job.segments):
+        column0 = band % x.bands_w * x.columns
+        row0 = band // x.bands_w % x.bands_h * x.rows
+        n = band // (x.bands_w * x.bands_h)
+        rows = min(x.rows, x.h.out - row0)
+        columns = min(x.columns, x.w.out - column0)
+        pack_block(packed, x_in + n * x.x_sn, x, x.channels, 1, row0, column0)
+        for o in range(x.outputs):
+            lay_rows(g + o * length, x.length,
+                     grad_out + n * job.g_sn + o * job.g_sc + row0 * job.g_sh + column0 * job.g_sw,
+                     job.g_sh, rows, job.g_sw, 0, columns,
+                     job.g_sc if o + 1 < x.outputs and job.g_sw == 1 else 0, &job.span)
+            fill_run(g + o * length + rows * x.length, <floating> 0, length - rows * x.length)
+        memset(inside, 0, length * sizeof(floating))
+        for r in range(rows):
+            memset(inside + r * x.length, 0xff, columns * sizeof(floating))
+        vectors = parts(rows * x.length, x.lanes)
+        o = 0
+        while o < x.outputs:
+            rows = even(x.outputs - o, SD_DOT_ROWS)
+            i = 0
+            while i < terms:
+                columns = min(<Py_ssize_t> SD_DOT_COLUMNS, terms - i)
+                dot(rows, columns, vectors, g + o * length, length, packed, x.off + i, inside,
+                    sums + o * pitch + i * x.lanes, pitch)
+                i += columns
+            o += rows
+    partial += (segment * x.groups + group) * x.outputs * terms
+    for i in range(x.outputs * terms):
+        partial[i] = total_of(sums + i * x.lanes, x.lanes)
+
+
 cdef bint contract(
     floating *weight, const floating *grad_out, const floating *x, Contract *job, int threads,
 ) noexcept nogil:
@@ -988,8 +1090,13 @@ cdef bint contract(
     cdef bint done = False
     choose_contract(job, sizeof(floating), threads)
     size = job.x.groups * job.x.outputs * job.x.channels * job.x.h.taps * job.x.w.taps
-    elements = (spread(job.x.block * job.x.plane + job.x.lanes) + spread(job.strip * job.width)
-                + job.x.block * job.x.h.taps * job.x.w.taps * sums_pitch(job))
+    elements = spread(job.x.block * job.x.plane + job.x.lanes)
+    if job.dots:
+        elements += (job.x.outputs + 1) * dots_length(job) + job.x.outputs * (
+            job.x.channels * job.x.h.taps * job.x.w.taps * job.x.lanes)
+    else:
+        elements += spread(job.strip * job.width) + sums_pitch(job) * (
+            job.x.block * job.x.h.taps * job.x.w.taps)
     if offsets(&job.x, job.strip):
         if scratch_take(&partials, size * (job.segments if job.segments > 1 else 0)
                         * <Py_ssize_t> sizeof(floating), 1):
@@ -999,8 +1106,13 @@ cdef bint contract(
                     partial = <floating *> scratch_part(&partials, 0)
                 with parallel(num_threads=threads):
                     for task in prange(job.tasks, schedule="dynamic"):
-                        contract_task(partial, grad_out, x,
-                                      <char *> scratch_part(&scratch, threadid()), job, task)
+                        if job.dots:
+                            contract_dots(
+                                partial, grad_out, x,
+                                <floating *> scratch_part(&scratch, threadid()), job, task)
+                        else:
+                            contract_task(partial, grad_out, x,
+                                          <char *> scratch_part(&scratch, threadid()), job, task)
                 if job.segments > 1:
                     for i in range(size):
                         weight[i] = partial[i]
@@ -1020,6 +1132,7 @@ cdef bint run_gradient_weight(
     cdef Contract job
     cdef bint done = False
     describe_source(&job.x, x, groups)
+    job.span = span_of(grad_out)
     job.x.outputs = weight.size[0] // groups
     job.g_sn, job.g_sc = grad_out.stride[0], grad_out.stride[1]
     job.g_sh, job.g_sw = grad_out.stride[2], grad_out.stride[3]

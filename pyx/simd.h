@@ -35,6 +35,9 @@
 #define SD_MAX_ROWS 6
 #endif
 #define SD_MAX_VECTORS 8
+/* Rows and columns of a tile of dot products, whose sums leave room for a vector of each column. */
+#define SD_DOT_ROWS (SD_REGISTERS == 32 ? 6 : 4)
+#define SD_DOT_COLUMNS (SD_REGISTERS == 32 ? 4 : 3)
 
 /* Vectors that fit beside `rows` accumulators each: their own register and one broadcast. */
 #define SD_FIT(rows) ((SD_REGISTERS - 1) / ((rows) + 1))
@@ -115,6 +118,59 @@ SD_INLINE void sd_prefetch(const void *from, ptrdiff_t bytes) {
                             ptrdiff_t lda, const T *bias, int relu) {                              \
         switch (rows * 16 + vectors) { SD_ALL_ROWS(SD_TILE_CASE, T, NAME) }                        \
     }
+
+/* The tile of dot products, whose lanes are terms: sums[i * lds + j * lanes ..] += the sums by lanes
+   of a[i * lda + p] * b[off[j] + p] over `vectors` of p, where `inside` has all its bits set. The
+   other lanes of a are 0, those of b anything. */
+#define SD_DEFINE_DOT(T, NAME, VEC, MASK)                                                          \
+    SD_INLINE void NAME##_dot_body(const int rows, const int columns, ptrdiff_t vectors,           \
+                                   const T *a, ptrdiff_t lda, const T *b, const ptrdiff_t *off,    \
+                                   const T *inside, T *sums, ptrdiff_t lds) {                      \
+        enum { LANES = SD_VECTOR_BYTES / sizeof(T) };                                              \
+        VEC acc[6][4];                                                                             \
+        const T *p[4];                                                                             \
+        SD_UNROLL for (int j = 0; j < columns; j++) {                                              \
+            p[j] = b + off[j];                                                                     \
+            SD_UNROLL for (int i = 0; i < rows; i++) acc[i][j] = (VEC){0};                         \
+        }                                                                                          \
+        for (ptrdiff_t k = 0; k < vectors * LANES; k += LANES) {                                   \
+            MASK keep = (MASK)NAME##_load(inside + k);                                             \
+            VEC x[4];                                                                              \
+            SD_UNROLL for (int j = 0; j < columns; j++)                                            \
+                x[j] = (VEC)((MASK)NAME##_load(p[j] + k) & keep);                                  \
+            SD_UNROLL for (int i = 0; i < rows; i++) {                                             \
+                VEC v = NAME##_load(a + i * lda + k);                                              \
+                SD_UNROLL for (int j = 0; j < columns; j++) acc[i][j] += v * x[j];                 \
+            }                                                                                      \
+        }                                                                                          \
+        SD_UNROLL for (int i = 0; i < rows; i++)                                                   \
+            SD_UNROLL for (int j = 0; j < columns; j++) {                                          \
+                T *to = sums + i * lds + j * LANES;                                                \
+                NAME##_store(to, NAME##_load(to) + acc[i][j]);                                     \
+            }                                                                                      \
+    }                                                                                              \
+    SD_DOT_ALL(SD_DOT_FUNCTION, T, NAME)                                                           \
+    static inline void NAME##_dot(int rows, int columns, ptrdiff_t vectors, const T *a,            \
+                                  ptrdiff_t lda, const T *b, const ptrdiff_t *off, const T *inside,\
+                                  T *sums, ptrdiff_t lds) {                                        \
+        switch (rows * 4 + columns - 1) { SD_DOT_ALL(SD_DOT_CASE, T, NAME) }                       \
+    }
+#define SD_DOT_FUNCTION(R, C, T, NAME)                                                             \
+    static SD_TILE void NAME##_dot_##R##x##C(ptrdiff_t vectors, const T *a, ptrdiff_t lda,         \
+                                             const T *b, const ptrdiff_t *off, const T *inside,    \
+                                             T *sums, ptrdiff_t lds) {                             \
+        if (R > SD_DOT_ROWS || C > SD_DOT_COLUMNS) return;                                         \
+        NAME##_dot_body(R, C, vectors, a, lda, b, off, inside, sums, lds);                         \
+    }
+#define SD_DOT_CASE(R, C, T, NAME)                                                                 \
+    case R * 4 + C - 1:                                                                            \
+        if (R <= SD_DOT_ROWS && C <= SD_DOT_COLUMNS)                                               \
+            NAME##_dot_##R##x##C(vectors, a, lda, b, off, inside, sums, lds);                      \
+        break;
+#define SD_DOT_ROW(F, R, T, NAME) F(R, 1, T, NAME) F(R, 2, T, NAME) F(R, 3, T, NAME) F(R, 4, T, NAME)
+#define SD_DOT_ALL(F, T, NAME)                                                                     \
+    SD_DOT_ROW(F, 1, T, NAME) SD_DOT_ROW(F, 2, T, NAME) SD_DOT_ROW(F, 3, T, NAME)                  \
+    SD_DOT_ROW(F, 4, T, NAME) SD_DOT_ROW(F, 5, T, NAME) SD_DOT_ROW(F, 6, T, NAME)
 
 #define SD_TILE_FUNCTION(R, V, T, NAME)                                                            \
     static SD_TILE void NAME##_##R##x##V(                                                          \
@@ -301,6 +357,8 @@ typedef long long sd_mask64 __attribute__((vector_size(SD_VECTOR_BYTES)));
 
 SD_DEFINE_TILE(float, sd_float, sd_floats, sd_mask32)
 SD_DEFINE_TILE(double, sd_double, sd_doubles, sd_mask64)
+SD_DEFINE_DOT(float, sd_float, sd_floats, sd_mask32)
+SD_DEFINE_DOT(double, sd_double, sd_doubles, sd_mask64)
 #if SD_VECTOR_BYTES == 64
 SD_DEFINE_LANES(float, sd_float, sd_floats, sd_mask32, 16)
 SD_DEFINE_LANES(double, sd_double, sd_doubles, sd_mask64, 8)

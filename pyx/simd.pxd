@@ -7,6 +7,8 @@ cdef extern from "simd.h" nogil:
     enum: SD_MAX_ROWS
     enum: SD_MAX_VECTORS
     enum: SD_VECTORS_WIDEST
+    enum: SD_DOT_ROWS
+    enum: SD_DOT_COLUMNS
     Py_ssize_t SD_VECTORS(Py_ssize_t rows)
     void sd_float_copy(float *to, const float *values, Py_ssize_t count)
     void sd_double_copy(double *to, const double *values, Py_ssize_t count)
@@ -31,6 +33,12 @@ cdef extern from "simd.h" nogil:
         int rows, int vectors, Py_ssize_t terms, const float *a, const Py_ssize_t *row,
         const Py_ssize_t *index, const float *b, const Py_ssize_t *off, float *c, Py_ssize_t ldc,
         const float *add, Py_ssize_t lda, const float *bias, int relu)
+    void sd_float_dot(
+        int rows, int columns, Py_ssize_t vectors, const float *a, Py_ssize_t lda, const float *b,
+        const Py_ssize_t *off, const float *inside, float *sums, Py_ssize_t lds)
+    void sd_double_dot(
+        int rows, int columns, Py_ssize_t vectors, const double *a, Py_ssize_t lda, const double *b,
+        const Py_ssize_t *off, const double *inside, double *sums, Py_ssize_t lds)
     void sd_double_stage(
         double *strip, Py_ssize_t width, const double *b, const Py_ssize_t *off, Py_ssize_t terms,
         const Py_ssize_t *to, const Py_ssize_t *source, Py_ssize_t moves)
@@ -54,6 +62,19 @@ cdef inline void tile(
     else:
         sd_double(<int> rows, <int> vectors, terms, a, row, index, b, off, c, ldc, add, lda, bias,
                   relu)
+
+
+cdef inline void dot(
+    Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t vectors, const floating *a, Py_ssize_t lda,
+    const floating *b, const Py_ssize_t *off, const floating *inside, floating *sums,
+    Py_ssize_t lds,
+) noexcept nogil:
+    """sums[i * lds + j * lanes + lane] += the sum over p of that lane of a[i * lda + p] *
+    b[off[j] + p], where inside[p] has all its bits set; elsewhere a is 0, b anything."""
+    if floating is float:
+        sd_float_dot(<int> rows, <int> columns, vectors, a, lda, b, off, inside, sums, lds)
+    else:
+        sd_double_dot(<int> rows, <int> columns, vectors, a, lda, b, off, inside, sums, lds)
 
 
 cdef inline void stage(
