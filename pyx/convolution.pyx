@@ -174,8 +174,9 @@ cdef void choose_terms(Gather *job, Py_ssize_t itemsize) noexcept nogil:
     cdef Py_ssize_t taps = job.h.shared * job.w.shared, most
     job.lanes = SD_VECTOR_BYTES // itemsize
     job.panels = panels_of(job.outputs)
-    # where nothing is laid out, a sum may be longer
-    most = TERMS if job.panels.count >= STAGED_PANELS else 2 * TERMS
+    most = TERMS
+    if job.panels.count < STAGED_PANELS or taps < job.h.kernel * job.w.kernel:
+        most = 2 * TERMS  # nothing is laid out, or the phases have fewer
     # a third more terms are better than another block
     job.block = parts(job.channels, max(1, (job.channels * taps + most * 2 // 3) // most))
     job.blocks = parts(job.channels, job.block)
@@ -401,8 +402,8 @@ cdef inline void lay_rows(
         copy_rows(b, length, row, pitch, rows, jump, low, high, ahead)
         return
     for r in range(rows):
-        if ahead:
-            sd_prefetch(row + low * jump + ahead, (high - low) * jump
+        if ahead and low < high:
+            sd_prefetch(row + low * jump + ahead, ((high - low - 1) * jump + 1)
                         * <Py_ssize_t> sizeof(floating))
         fill_inside(b, length, row, jump, low, high, <floating> 0)
         b += length
