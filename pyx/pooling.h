@@ -88,8 +88,8 @@ SD_DEFINE_GREATER(sd_double, sd_doubles, ((a > b) & (sd_mask64)a) | (~(a > b) & 
                                                                                                    \
     /* Returns whether what it wrote is right: `safe`, or without NaN. */                          \
     SD_INLINE int NAME##_quads_body(                                                               \
-        const int want, const int safe, T *y, int32_t *argmax, ptrdiff_t y_pitch, ptrdiff_t rows,  \
-        const T *x, ptrdiff_t x_pitch, PLACE unit, PLACE first, ptrdiff_t count) {                 \
+        const int safe, T *y, int32_t *argmax, ptrdiff_t y_pitch, ptrdiff_t rows, const T *x,      \
+        ptrdiff_t x_pitch, PLACE unit, PLACE first, ptrdiff_t count) {                             \
         NAME##_places ramp = NAME##_ramp(first, 2);                                                \
         MASK ordered = ~(MASK){0};                                                                 \
         for (; rows > 0; rows--, y += y_pitch, x += 2 * x_pitch, ramp += 2 * unit) {               \
@@ -99,29 +99,25 @@ SD_DEFINE_GREATER(sd_double, sd_doubles, ((a > b) & (sd_mask64)a) | (~(a > b) & 
                 VEC best = NAME##_mixed(2, row, 0), right = NAME##_mixed(2, row, 1);               \
                 NAME##_places place = {0}, zero = {0};                                             \
                 ordered &= NAME##_ordered(best, right);                                            \
-                NAME##_challenge(want, safe, &best, &place, right, zero + 1);                      \
+                NAME##_challenge(1, safe, &best, &place, right, zero + 1);                         \
                 VEC left = NAME##_mixed(2, row + x_pitch, 0);                                      \
                 right = NAME##_mixed(2, row + x_pitch, 1);                                         \
                 ordered &= NAME##_ordered(left, right);                                            \
-                NAME##_challenge(want, safe, &best, &place, left, zero + unit);                    \
-                NAME##_challenge(want, safe, &best, &place, right, zero + unit + 1);               \
+                NAME##_challenge(1, safe, &best, &place, left, zero + unit);                       \
+                NAME##_challenge(1, safe, &best, &place, right, zero + unit + 1);                  \
                 place = (NAME##_places)NAME##_sorted(2, (VEC)place) + ramp + (PLACE)(2 * o);       \
-                NAME##_put(want, y + o, argmax + o, NAME##_sorted(2, best), place, count);         \
+                NAME##_put(1, y + o, argmax + o, NAME##_sorted(2, best), place, count);            \
             }                                                                                      \
-            if (want) argmax += y_pitch;                                                           \
+            argmax += y_pitch;                                                                     \
         }                                                                                          \
         return safe || NAME##_all(ordered);                                                        \
     }                                                                                              \
-    /* 2x2 windows of stride 2: y[o], and argmax[o], unless NULL, its index, where `unit` is how   \
-       far rows are apart; for each of `rows`. */                                                  \
+    /* 2x2 windows of stride 2: y[o], and argmax[o], its index, where `unit` is how far rows are   \
+       apart; for each of `rows`. */                                                               \
     static void NAME##_quads(T *y, int32_t *argmax, ptrdiff_t y_pitch, ptrdiff_t rows,             \
                              const T *x, ptrdiff_t x_pitch, PLACE unit, PLACE first,               \
                              ptrdiff_t count) {                                                    \
-        if (argmax) {                                                                              \
-            if (!SD_QUADS(1, 0, NAME)) SD_QUADS(1, 1, NAME);                                       \
-        } else {                                                                                   \
-            if (!SD_QUADS(0, 0, NAME)) SD_QUADS(0, 1, NAME);                                       \
-        }                                                                                          \
+        if (!SD_QUADS(0, NAME)) SD_QUADS(1, NAME);                                                 \
     }                                                                                              \
                                                                                                    \
     /* The inverse of `quads`: each value to its place in its window, or, to `add`, on the zero    \
@@ -289,8 +285,8 @@ SD_DEFINE_GREATER(sd_double, sd_doubles, ((a > b) & (sd_mask64)a) | (~(a > b) & 
                          y_pitch, rows, m, a, row_pitch, pitch, taps, unit, first, row_step, step, \
                          count);                                                                   \
         break;
-#define SD_QUADS(WANT, SAFE, NAME)                                                                 \
-    NAME##_quads_body(WANT, SAFE, y, argmax, y_pitch, rows, x, x_pitch, unit, first, count)
+#define SD_QUADS(SAFE, NAME)                                                                       \
+    NAME##_quads_body(SAFE, y, argmax, y_pitch, rows, x, x_pitch, unit, first, count)
 
 #if SD_VECTOR_BYTES == 64
 SD_DEFINE_MAX(float, sd_float, sd_floats, sd_mask32, 16, uint32_t)

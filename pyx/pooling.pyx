@@ -5,15 +5,16 @@ Forward: the maxima across, of each row of the input that a band of outputs need
 rows. A strict > keeps the first of equals across, and down, which is row-major order. A NaN beats
 every number and no later NaN beats it; until one is seen, maxima are plain ones. The place starts
 at the window's first pixel, so that a window of -inf alone has a real one. Windows of 2x2 that tile
-the input are taken at once.
+the input are taken at once; without places, others of 2x2 and 3x3 as well.
     Loops: plane, block of columns, band of rows; rows of the input, rows of the output.
 Backward: a few planes in step, each gradient is added at its stored place, in row-major order;
 where the sizes and all indices are those of 2x2 windows, comparisons say where each value goes.
 Unpooling: the same with values, each of which is stored, the last one over those before it.
 Averages: for each row of the output, the sums down the input's rows, then across them, from a row
-with zeros for padding; where windows are few or huge, one at a time; of small planes that one
-window covers, several at once. Backward: for each row of the input, the same sums over gradients
-divided by what their windows count; a row in the same windows as the one above is its copy.
+with zeros for padding; windows of 2x2 and 3x3 at once; where windows are few or huge, one at a
+time; of small planes that one window covers, several at once. Backward: for each row of the input,
+the same sums over gradients divided by what their windows count; a row in the same windows as the
+one above is its copy.
 """
 
 from cpython.pycapsule cimport PyCapsule_New
@@ -84,6 +85,21 @@ cdef extern from "averages.h" nogil:
     void sd_double_run_means(
         double *y, const double **x, Py_ssize_t run, double divisor, Py_ssize_t planes)
 
+
+cdef extern from "windows.h" nogil:
+    enum: SD_MAXIMUM
+    enum: SD_MEAN
+    void sd_float_windows(
+        int what, int kernel, int step, float *y, Py_ssize_t y_pitch, Py_ssize_t rows,
+        Py_ssize_t count, const float *x, Py_ssize_t pitch, Py_ssize_t top, Py_ssize_t height,
+        Py_ssize_t left, Py_ssize_t width, const float *outside, const float *widths,
+        Py_ssize_t low, Py_ssize_t high)
+    void sd_double_windows(
+        int what, int kernel, int step, double *y, Py_ssize_t y_pitch, Py_ssize_t rows,
+        Py_ssize_t count, const double *x, Py_ssize_t pitch, Py_ssize_t top, Py_ssize_t height,
+        Py_ssize_t left, Py_ssize_t width, const double *outside, const double *widths,
+        Py_ssize_t low, Py_ssize_t high)
+
 ctypedef fused index_t:
     int32_t
     int64_t
@@ -99,7 +115,66 @@ cdef enum:
     MOST_PLANES = 16  # lanes of the widest vector
 
 
-# ------------------------------------------------------------------------------------ forward
+# ------------------------------------------------------------------------------------ whole windows
+
+
+cdef struct Rows:  # of the output
+    Py_ssize_t first, end
+
+
+cdef inline bint are_small(const Axis *h, const Axis *w, const View *xv) noexcept nogil:
+    """Windows of 2x2 or 3x3 that are taken whole, from rows of pixels side by side."""
+    return (h.kernel == w.kernel and h.stride == w.stride and h.dilation == w.dilation == 1
+            and ((w.kernel == 2 and w.stride == 2) or (w.kernel == 3 and w.stride <= 2))
+            and xv.stride[3] == 1 and xv.stride[2] > 0)
+
+
+cdef Rows readable(
+    const Axis *h, const Axis *w, const View *xv, Py_ssize_t plane, Py_ssize_t column0,
+    Py_ssize_t columns, Py_ssize_t row0, Py_ssize_t end,
+) noexcept nogil:
+    """Of output rows row0 .. end those that need only input rows which lie in the array's memory
+    with all that is read before and behind them; `plane` is the first pixel's place in it."""
+    cdef Py_ssize_t lanes = SD_VECTOR_BYTES // xv.itemsize
+    cdef Py_ssize_t low = -plane, high = 1 - plane, left = column0 * w.stride - w.before, reach, i
+    cdef Rows rows
+    for i in range(4):
+        if xv.stride[i] < 0:
+            low += (xv.size[i] - 1) * xv.stride[i]
+        else:
+            high += (xv.size[i] - 1) * xv.stride[i]
+    rows.first, rows.end = row0, end
+    # from its first pixel to behind its last a row of windows reads so many
+    reach = max(columns, lanes) * w.stride + (w.kernel - 1) // w.stride * w.stride
+    low = first_inside(left - low, xv.stride[2])
+    if low > 0:
+        rows.first = min(end, max(row0, parts(low + h.before, h.stride)))
+    high = count_inside(left + reach - 1, xv.stride[2], high, h.size)
+    if high < h.size:
+        rows.end = min(end, max(0, high + h.before - h.kernel + h.stride) // h.stride)
+    rows.end = max(rows.first, rows.end)
+    return rows
+
+
+cdef inline void small_windows(
+    int what, floating *y, const floating *x, const Axis *h, const Axis *w, Py_ssize_t x_sh,
+    Rows *rows, Py_ssize_t column0, Py_ssize_t columns, const floating *outside,
+    const floating *widths, Py_ssize_t low, Py_ssize_t high,
+) noexcept nogil:
+    """Rows of the output, `columns` from column0 on."""
+    cdef Py_ssize_t top = rows.first * h.stride - h.before, left = column0 * w.stride - w.before
+    y += rows.first * w.out + column0
+    if floating is float:
+        sd_float_windows(
+            what, <int> w.kernel, <int> w.stride, y, w.out, rows.end - rows.first, columns, x,
+            x_sh, top, h.size, left, w.size, outside - left, widths, low, high)
+    else:
+        sd_double_windows(
+            what, <int> w.kernel, <int> w.stride, y, w.out, rows.end - rows.first, columns, x,
+            x_sh, top, h.size, left, w.size, outside - left, widths, low, high)
+
+
+# ------------------------------------------------------------------------------------ maxima
 
 
 cdef struct Job:
@@ -108,9 +183,12 @@ cdef struct Job:
     # A staged row: its phases, in which tap j lies `off[j]` from the first output's on, and output
     # o is `step` * o further
     Py_ssize_t step, phases, length, fixed
+    bint far              # its taps' phases are rows of their own
+    bint adjacent         # it is one phase, the row itself
     bint straight         # a row needs no staging if the input goes on behind it: `read` elements
     Py_ssize_t read       # are read from a block's first pixel on
-    bint quads            # windows of 2x2 with nothing between or around them
+    bint small            # windows that are taken whole, without places
+    bint quads            # windows of 2x2 with nothing between or around them, with places
     # blocks: columns of the output, whose maxima across lie `pitch` apart; output rows of a band;
     # output rows of a task, and how many of each
     Py_ssize_t columns, pitch, rows, share, blocks, shares
@@ -118,7 +196,8 @@ cdef struct Job:
     # input rows are `row_pixels` rows of the image apart
     Py_ssize_t height, row_step, tap_step, row_pixels
     # where in a thread's scratch memory all this is
-    Py_ssize_t maxima, places, start, staged, bytes
+    Py_ssize_t maxima, places, start, staged, outside, bytes
+    Py_ssize_t unit       # a place counts taps of `dilation` pixels in these
 
 
 cdef struct Band:  # where a task is: its columns and rows of the output
@@ -127,8 +206,8 @@ cdef struct Band:  # where a task is: its columns and rows of the output
     bint safe        # whether there may be a NaN
 
 
-cdef inline Py_ssize_t shift_of(const Axis *w, Py_ssize_t j) noexcept nogil:
-    return 0 if far_apart(w) else j * w.dilation // w.stride
+cdef inline Py_ssize_t shift_of(const Job *job, Py_ssize_t j) noexcept nogil:
+    return 0 if job.far else j * job.w.dilation // job.w.stride
 
 
 cdef void plan(
@@ -155,73 +234,80 @@ cdef void plan(
     if job.row_step:
         job.rows = even(job.share, max(1, (BAND // job.pitch - job.height) // h.stride + 1))
         job.height = (job.rows - 1) * h.stride + span
-    job.step, job.fixed = 1, 0
-    job.read = job.pitch * w.stride + reach + lanes
-    if far_apart(w):
+    job.step, job.fixed, job.far, job.read = 1, 0, far_apart(w), 0
+    if job.far:
         job.phases, job.length = w.kernel, job.pitch
     elif w.stride <= 2:
         job.step = w.stride
+        job.read = job.pitch * w.stride + reach + lanes
         job.phases, job.length = 1, job.read
         job.fixed = w.kernel if w.dilation == 1 and 2 <= w.kernel <= 3 else 0
     else:
         job.phases = phases_of(w)
         job.length = job.pitch + reach_of(w)
     job.length = parts(job.length, lanes) * lanes
+    job.adjacent = job.step == w.stride and not job.far
     job.straight = (
-        job.step == w.stride and not far_apart(w) and xv.stride[3] == 1 and xv.stride[2] > 0
+        job.adjacent and xv.stride[3] == 1 and xv.stride[2] > 0
         and w.before == 0 and (w.out - 1) * w.stride + reach < w.size)
-    job.quads = (
-        job.straight and w.kernel == 2 and w.stride == 2 and w.dilation == 1
-        and h.kernel == 2 and h.stride == 2 and h.dilation == 1 and h.before == 0)
+    job.small = are_small(h, w, xv)
+    job.quads = (job.small and w.kernel == 2 and job.straight and h.before == 0
+                 and h.out * 2 <= h.size)
     job.maxima = w.kernel * sizeof(Py_ssize_t)
     job.maxima = (job.maxima + 63) // 64 * 64
     job.places = job.maxima + job.height * job.pitch * itemsize
     job.start = job.places + job.height * job.pitch * itemsize
     job.staged = job.start + job.pitch * itemsize
-    job.bytes = job.staged + STAGED * job.phases * job.length * itemsize
+    job.outside = job.staged + STAGED * job.phases * job.length * itemsize
+    job.bytes = job.outside + job.read * itemsize
 
 
 cdef void offsets(Py_ssize_t *off, Job *job) noexcept nogil:
     cdef Py_ssize_t j
     cdef Axis *w = &job.w
     for j in range(w.kernel):
-        if job.step == w.stride and not far_apart(w):
+        if job.adjacent:
             off[j] = j * w.dilation
         else:
-            off[j] = j % job.phases * job.length + shift_of(w, j)
+            off[j] = j % job.phases * job.length + shift_of(job, j)
 
 
-cdef void stage_row(
-    floating *staged, const floating *x, Job *job, Py_ssize_t o0
+cdef void stage_rows(
+    floating *staged, const floating *x, Py_ssize_t pitch, Py_ssize_t rows, Job *job,
+    Py_ssize_t o0,
 ) noexcept nogil:
-    """The pixels of windows o0 .. of an input row, -inf where there are none."""
+    """The pixels of windows o0 .. of input rows, -inf where there are none."""
     cdef Axis *w = &job.w
-    cdef Py_ssize_t j, first = o0 * w.stride - w.before
-    cdef Py_ssize_t step = 1 if job.step == w.stride and not far_apart(w) else w.stride
-    cdef Py_ssize_t outside = max(0, -first)
-    if step == 1 and job.phases == 1 and job.x_sw == 1:  # what lies outside is there already
-        copy_run(staged + outside, x + first + outside,
-                 max(0, min(job.read - outside, w.size - first - outside)))
+    cdef Py_ssize_t r, _r, j, first = o0 * w.stride - w.before, outside = max(0, -first)
+    cdef Py_ssize_t count = max(0, min(job.read - outside, w.size - first - outside))
+    cdef Py_ssize_t step = 1 if job.adjacent else w.stride
+    if job.adjacent and job.x_sw == 1:  # what lies outside is there already
+        for r in range(rows):
+            copy_run(staged + r * job.length + outside, x + r * pitch + first + outside, count)
         return
-    for j in range(job.phases):
-        fill_row(staged + j * job.length, job.length, x, job.x_sw, w.size,
-                 first + j * w.dilation - shift_of(w, j) * w.stride, step, <floating> -INFINITY)
+    for _r in range(rows):
+        for j in range(job.phases):
+            fill_row(staged, job.length, x, job.x_sw, w.size,
+                     first + j * w.dilation - shift_of(job, j) * w.stride, step,
+                     <floating> -INFINITY)
+            staged += job.length
+        x += pitch
 
 
 cdef inline void across(
     Job *job, Band *band, floating *m, floating *a, Py_ssize_t rows, const floating *start,
-    const floating *x, Py_ssize_t x_pitch, const Py_ssize_t *off, Py_ssize_t unit,
+    const floating *x, Py_ssize_t x_pitch, const Py_ssize_t *off,
 ) noexcept nogil:
     """The maxima across input rows, and their places, which are kept as wide as a pixel."""
     cdef Py_ssize_t pixels = job.read if job.straight else job.phases * job.length
     if floating is float:
         band.safe = sd_float_across(
             band.safe, <int> job.step, <int> job.fixed, m, <uint32_t *> a, job.pitch, rows,
-            <uint32_t *> start, x, x_pitch, pixels, off, job.w.kernel, <uint32_t> unit)
+            <uint32_t *> start, x, x_pitch, pixels, off, job.w.kernel, <uint32_t> job.unit)
     else:
         band.safe = sd_double_across(
             band.safe, <int> job.step, <int> job.fixed, m, <uint64_t *> a, job.pitch, rows,
-            <uint64_t *> start, x, x_pitch, pixels, off, job.w.kernel, <uint64_t> unit)
+            <uint64_t *> start, x, x_pitch, pixels, off, job.w.kernel, <uint64_t> job.unit)
 
 
 cdef inline void down(
@@ -266,7 +352,7 @@ cdef inline Py_ssize_t rows_before(Job *job, Band *band) noexcept nogil:
 
 
 cdef void read_rows(
-    const floating *x, char *scratch, Job *job, Band *band, bint want, Py_ssize_t unit
+    const floating *x, char *scratch, Job *job, Band *band, bint want
 ) noexcept nogil:
     """The maxima across the band's input rows, those that lie in the image."""
     cdef Axis *h = &job.h
@@ -276,7 +362,7 @@ cdef void read_rows(
     cdef floating *staged = <floating *> (scratch + job.staged)
     cdef Py_ssize_t *off = <Py_ssize_t *> scratch
     cdef Py_ssize_t base = band.row0 * h.stride - h.before, step = job.row_pixels
-    cdef Py_ssize_t column = band.column0 * job.w.stride, r, safe, rows
+    cdef Py_ssize_t column = band.column0 * job.w.stride, safe, rows
     cdef Py_ssize_t first = max(band.kept, first_inside(base, step))
     cdef Py_ssize_t last = count_inside(
         base, step, h.size, (band.rows - 1) * job.row_step + (h.kernel - 1) * job.tap_step + 1)
@@ -287,19 +373,15 @@ cdef void read_rows(
             x += column
             across(job, band, maxima + first * job.pitch,
                    places + first * job.pitch if want else NULL, safe - first, start,
-                   x + first * step * job.x_sh, step * job.x_sh, off, unit)
+                   x + first * step * job.x_sh, step * job.x_sh, off)
             x -= column
             first = safe
-        if first < last:  # those at the image's end: `across` looks for NaN behind it, too
-            fill_run(staged, <floating> -INFINITY, min(STAGED, last - first) * job.length)
     while first < last:
         rows = min(STAGED, last - first)
-        for r in range(rows):
-            stage_row(staged + r * job.phases * job.length, x + (first + r) * step * job.x_sh, job,
-                      band.column0)
+        stage_rows(staged, x + first * step * job.x_sh, step * job.x_sh, rows, job, band.column0)
         across(job, band, maxima + first * job.pitch,
                places + first * job.pitch if want else NULL, rows, start, staged,
-               job.phases * job.length, off, unit)
+               job.phases * job.length, off)
         first += rows
 
 
@@ -328,60 +410,82 @@ cdef void write_rows(
         o += rows
 
 
-cdef Py_ssize_t quads(
-    floating *y, index_t *argmax, const floating *x, Job *job, Band *band, Py_ssize_t end
+cdef void quads(
+    floating *y, index_t *argmax, const floating *x, Job *job, Rows *rows, Py_ssize_t column0,
+    Py_ssize_t columns,
 ) noexcept nogil:
-    """2x2 windows straight from the input; returns the first output row that is not done."""
-    cdef Py_ssize_t top = band.row0 * 2, column = band.column0 * 2, width = job.w.out
-    cdef Py_ssize_t place = band.row0 * width + band.column0, first = top * job.w.size + column
-    cdef Py_ssize_t rows = count_inside(top + 1, 2, rows_before(job, band), end - band.row0)
-    x += top * job.x_sh + column
-    y += place
-    argmax = argmax + place if argmax != NULL else NULL
-    if index_t is int64_t:
-        rows = 0
-    elif floating is float:
-        sd_float_quads(y, argmax, width, rows, x, job.x_sh, <uint32_t> job.w.size,
-                       <uint32_t> first, band.columns)
+    """2x2 windows and their places, straight from the input."""
+    cdef Py_ssize_t top = rows.first * 2, width = job.w.out, count = rows.end - rows.first
+    cdef Py_ssize_t place = rows.first * width + column0, first = top * job.w.size + column0 * 2
+    x += top * job.x_sh + column0 * 2
+    if floating is float:
+        sd_float_quads(y + place, <int32_t *> argmax + place, width, count, x, job.x_sh,
+                       <uint32_t> job.w.size, <uint32_t> first, columns)
     else:
-        sd_double_quads(y, argmax, width, rows, x, job.x_sh, <uint64_t> job.w.size,
-                        <uint64_t> first, band.columns)
-    return band.row0 + rows
+        sd_double_quads(y + place, <int32_t *> argmax + place, width, count, x, job.x_sh,
+                        <uint64_t> job.w.size, <uint64_t> first, columns)
 
 
-cdef void max_task(
-    floating *y, index_t *argmax, const floating *x, char *scratch, Job *job, Py_ssize_t column0,
-    Py_ssize_t row0, Py_ssize_t end,
+cdef void prepare(
+    char *scratch, floating *staged, Job *job, Py_ssize_t column0
 ) noexcept nogil:
-    """Output rows row0 .. end of a block of columns, band by band."""
-    cdef Band band
-    cdef Py_ssize_t o, place, unit = 1 if index_t is int64_t else job.w.dilation
-    cdef Py_ssize_t moved = max(0, job.height - job.rows * job.row_step) if job.row_step else 0
-    cdef Py_ssize_t used = (job.height - moved) * job.pitch * sizeof(floating)
-    cdef Py_ssize_t size = moved * job.pitch * sizeof(floating)
+    """What a block of columns finds in scratch memory, of which `staged` is a part."""
+    cdef Py_ssize_t o, place
     offsets(<Py_ssize_t *> scratch, job)
     for o in range(job.pitch):
-        place = first_inside((column0 + o) * job.w.stride - job.w.before, job.w.dilation) * unit
+        place = first_inside((column0 + o) * job.w.stride - job.w.before, job.w.dilation)
+        place *= job.unit
         if floating is float:
             (<uint32_t *> (scratch + job.start))[o] = <uint32_t> place
         else:
             (<uint64_t *> (scratch + job.start))[o] = <uint64_t> place
-    if not job.straight:
-        fill_run(<floating *> (scratch + job.staged), <floating> -INFINITY,
-                 STAGED * job.phases * job.length)
-    band.column0, band.columns = column0, min(job.columns, job.w.out - column0)
-    band.row0, band.kept, band.safe = row0, 0, False
-    if job.quads:
-        row0 = quads(y, argmax, x, job, &band, end)
+    # staged rows too: what no row brings is padding, and `across` looks for NaN behind their ends
+    fill_run(staged, <floating> -INFINITY, STAGED * job.phases * job.length + job.read)
+
+
+cdef void max_rows(
+    floating *y, index_t *argmax, const floating *x, char *scratch, Job *job, Py_ssize_t column0,
+    Py_ssize_t columns, Py_ssize_t row0, Py_ssize_t end,
+) noexcept nogil:
+    """Output rows row0 .. end of a block of columns, band by band."""
+    cdef Band band
+    cdef Py_ssize_t moved = max(0, job.height - job.rows * job.row_step) if job.row_step else 0
+    cdef Py_ssize_t used = (job.height - moved) * job.pitch * sizeof(floating)
+    cdef Py_ssize_t size = moved * job.pitch * sizeof(floating)
+    band.column0, band.columns = column0, columns
+    band.kept, band.safe = 0, False
     while row0 < end:
         band.row0, band.rows = row0, min(job.rows, end - row0)
-        read_rows(x, scratch, job, &band, argmax != NULL, unit)
+        read_rows(x, scratch, job, &band, argmax != NULL)
         write_rows(y, argmax, scratch, job, &band)
         row0 += band.rows
         band.kept = moved
-        memmove(scratch + job.maxima, scratch + job.maxima + used, size)
+        if row0 < end:
+            memmove(scratch + job.maxima, scratch + job.maxima + used, size)
+            if argmax != NULL:
+                memmove(scratch + job.places, scratch + job.places + used, size)
+
+
+cdef void max_task(
+    floating *y, index_t *argmax, const floating *x, char *scratch, Job *job, View *xv,
+    Py_ssize_t plane, Py_ssize_t column0, Py_ssize_t row0, Py_ssize_t end,
+) noexcept nogil:
+    """Output rows row0 .. end of a block of columns of the plane that begins at x[plane]."""
+    cdef Py_ssize_t columns = min(job.columns, job.w.out - column0)
+    cdef Rows whole
+    whole.first = whole.end = row0
+    if job.blocks > 1:
+        prepare(scratch, <floating *> (scratch + job.staged), job, column0)
+    if (job.quads and index_t is not int64_t) if argmax != NULL else job.small:
+        whole = readable(&job.h, &job.w, xv, plane, column0, columns, row0, end)
         if argmax != NULL:
-            memmove(scratch + job.places, scratch + job.places + used, size)
+            quads(y, argmax, x + plane, job, &whole, column0, columns)
+        else:
+            small_windows(
+                SD_MAXIMUM, y, x + plane, &job.h, &job.w, job.x_sh, &whole, column0, columns,
+                <floating *> (scratch + job.outside), <floating *> NULL, 0, 0)
+    max_rows(y, argmax, x + plane, scratch, job, column0, columns, row0, whole.first)
+    max_rows(y, argmax, x + plane, scratch, job, column0, columns, whole.end, end)
 
 
 cdef bint max_planes(
@@ -393,15 +497,20 @@ cdef bint max_planes(
     plan(&job, xv, h, w, sizeof(floating), threads)
     if not scratch_take(&scratch, job.bytes, threads):
         return False
+    job.unit = 1 if index_t is int64_t else w.dilation
     with parallel(num_threads=threads):
+        if job.blocks == 1:
+            prepare(<char *> scratch_part(&scratch, threadid()),
+                    <floating *> (<char *> scratch_part(&scratch, threadid()) + job.staged), &job,
+                    0)
         for task in prange(xv.size[0] * job.channels * job.blocks * job.shares, schedule="static"):
             plane = task // (job.blocks * job.shares)
             row0 = task % job.shares * job.share
             max_task(
                 y + plane * h.out * w.out,
-                argmax + plane * h.out * w.out if argmax != NULL else NULL,
-                x + plane // job.channels * job.x_sn + plane % job.channels * job.x_sc,
-                <char *> scratch_part(&scratch, threadid()), &job,
+                argmax + plane * h.out * w.out if argmax != NULL else NULL, x,
+                <char *> scratch_part(&scratch, threadid()), &job, xv,
+                plane // job.channels * job.x_sn + plane % job.channels * job.x_sc,
                 task // job.shares % job.blocks * job.columns, row0, min(row0 + job.share, h.out))
     scratch_free(&scratch)
     return True
@@ -479,6 +588,7 @@ cdef struct Means:
     # what a window's size counts of an axis: from `low` to `high`, the image or with its padding
     Py_ssize_t h_low, h_high, w_low, w_high
     Py_ssize_t channels, x_sn, x_sc, x_sh, x_sw
+    bint small    # windows that are taken whole
     bint whole    # one window covers the plane
     bint singly   # windows are few or huge: one at a time
     # blocks of a row: outputs forward, pixels backward; rows of a task, and how many of each
@@ -565,6 +675,18 @@ cdef void count_widths(
     fill_run(widths + count, <floating> 1, SD_VECTOR_BYTES // <Py_ssize_t> sizeof(floating))
 
 
+cdef void prepare_means(floating *row, Means *job, Py_ssize_t column0) noexcept nogil:
+    """What a block of columns finds in scratch memory: rows of padding, which is -0, since adding
+    that changes nothing, and the windows' widths."""
+    cdef char *scratch = <char *> row
+    cdef Py_ssize_t lanes = SD_VECTOR_BYTES // <Py_ssize_t> sizeof(floating)
+    cdef Py_ssize_t columns = min(job.columns, job.w.out - column0)
+    cdef Py_ssize_t length = (columns - 1) * job.w.stride + job.w.kernel + 3 * lanes
+    fill_run(row, <floating> -0.0, length)
+    fill_run(<floating *> (scratch + job.second), <floating> -0.0, length)
+    count_widths(<floating *> (scratch + job.widths), job, column0, columns)
+
+
 cdef void mean_rows(
     floating *y, const floating *x, char *scratch, Means *job, Py_ssize_t column0, Py_ssize_t row0,
     Py_ssize_t end,
@@ -578,8 +700,6 @@ cdef void mean_rows(
     cdef Py_ssize_t length = (columns - 1) * w.stride + w.kernel
     cdef Py_ssize_t left = first_inside(first, 1), right = count_inside(first, 1, w.size, length)
     cdef Py_ssize_t o, top, low, high
-    fill_run(row, <floating> 0, length + 3 * SD_VECTOR_BYTES // <Py_ssize_t> sizeof(floating))
-    count_widths(widths, job, column0, columns)
     x += (first + left) * job.x_sw
     for o in range(row0, end):
         top = start_of(h, o)
@@ -627,13 +747,17 @@ cdef void mean_planes(
     """The mean of each of a few small planes."""
     cdef const floating *plane[MOST_PLANES]
     cdef Py_ssize_t p, r, height = job.h.size, width = job.w.size
+    cdef Py_ssize_t n = plane0 // job.channels, c = plane0 - n * job.channels
+    cdef bint packed = (job.x_sw == 1 or width == 1) and (job.x_sh == width or height == 1)
     cdef floating *to = <floating *> scratch
     cdef floating divisor = (<floating> counted(&job.w, job.w_low, job.w_high, 0)
                              * <floating> counted(&job.h, job.h_low, job.h_high, 0))
     for p in range(planes):
-        plane[p] = x + ((plane0 + p) // job.channels * job.x_sn
-                        + (plane0 + p) % job.channels * job.x_sc)
-        if (job.x_sw != 1 and width > 1) or (job.x_sh != width and height > 1):
+        plane[p] = x + (n * job.x_sn + c * job.x_sc)
+        c += 1
+        if c == job.channels:
+            n, c = n + 1, 0
+        if not packed:
             for r in range(height):
                 take(to + r * width, width, plane[p] + r * job.x_sh, job.x_sw)
             plane[p] = to
@@ -651,6 +775,7 @@ cdef bint means(floating *y, const floating *x, View *xv, Means *job, int thread
     job.whole = job.whole and job.h.size <= SMALL and job.w.size <= SMALL // job.h.size
     job.singly = (job.w.kernel > ROW or job.w.out == 1
                   or (job.w.stride > 2 and job.w.kernel >= LONG))
+    job.small = are_small(&job.h, &job.w, xv) and not job.singly
     share_means(job, xv, job.h.out, job.w.out, job.w.kernel, sizeof(floating), threads)
     if job.whole:
         job.bytes = some * job.h.size * job.w.size * sizeof(floating)
@@ -662,27 +787,43 @@ cdef bint means(floating *y, const floating *x, View *xv, Means *job, int thread
                 mean_planes(y, x, <char *> scratch_part(&scratch, threadid()), job, task * some,
                             min(some, planes - task * some))
         else:
+            if job.blocks == 1 and not job.singly:
+                prepare_means(<floating *> scratch_part(&scratch, threadid()), job, 0)
             for task in prange(planes * job.blocks * job.shares, schedule="static"):
                 plane = task // (job.blocks * job.shares)
                 row0 = task % job.shares * job.share
                 mean_task(
-                    y + plane * job.h.out * job.w.out,
-                    x + plane // job.channels * job.x_sn + plane % job.channels * job.x_sc,
-                    <char *> scratch_part(&scratch, threadid()), job,
+                    y + plane * job.h.out * job.w.out, x,
+                    <char *> scratch_part(&scratch, threadid()), job, xv,
+                    plane // job.channels * job.x_sn + plane % job.channels * job.x_sc,
                     task // job.shares % job.blocks * job.columns, row0,
                     min(row0 + job.share, job.h.out))
     scratch_free(&scratch)
     return True
 
 
-cdef inline void mean_task(
-    floating *y, const floating *x, char *scratch, Means *job, Py_ssize_t column0, Py_ssize_t row0,
-    Py_ssize_t end,
+cdef void mean_task(
+    floating *y, const floating *x, char *scratch, Means *job, View *xv, Py_ssize_t plane,
+    Py_ssize_t column0, Py_ssize_t row0, Py_ssize_t end,
 ) noexcept nogil:
+    """Output rows row0 .. end of a block of columns of the plane that begins at x[plane]."""
+    cdef Py_ssize_t columns = min(job.columns, job.w.out - column0)
+    cdef Rows whole
+    x += plane
     if job.singly:
         mean_singly(y, x, scratch, job, row0, end)
-    else:
-        mean_rows(y, x, scratch, job, column0, row0, end)
+        return
+    if job.blocks > 1:
+        prepare_means(<floating *> scratch, job, column0)
+    whole.first = whole.end = row0
+    if job.small:
+        whole = readable(&job.h, &job.w, xv, plane, column0, columns, row0, end)
+        small_windows(
+            SD_MEAN, y, x, &job.h, &job.w, job.x_sh, &whole, column0, columns,
+            <floating *> (scratch + job.second), <floating *> (scratch + job.widths), job.h_low,
+            job.h_high)
+    mean_rows(y, x, scratch, job, column0, row0, whole.first)
+    mean_rows(y, x, scratch, job, column0, whole.end, end)
 
 
 # ------------------------------------------------------------------------------------ and back

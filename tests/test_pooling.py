@@ -684,13 +684,21 @@ def test_planes_smaller_than_what_is_read(level, dtype, window, channels):
     """So small that none of their rows, or few, may be read in whole vectors."""
     kernel, stride, padding = window
     rng = np.random.default_rng(0)
-    for size in itertools.product(range(1, 7), (1, 2, 3, 6, 9)):
+    for *size, ceil_mode in itertools.product(range(1, 7), (1, 2, 3, 6, 9), (False, True)):
         x = rng.standard_normal((channels, *size)).astype(dtype)
+        how = {"stride": stride, "padding": padding, "ceil_mode": ceil_mode}
         try:
-            expected = reference.max_pool2d(x, kernel, stride=stride, padding=padding)
+            expected, places = reference.max_pool2d(x, kernel, return_argmax=True, **how)
         except ValueError:  # a kernel larger than the plane
             continue
         out = np.full((3, *expected.shape), 7, dtype)
-        sd.max_pool2d(x, kernel, stride=stride, padding=padding, out=out[1])
+        sd.max_pool2d(x, kernel, out=out[1], **how)
         assert_same(out[1], expected)
+        y, argmax = sd.max_pool2d(x, kernel, return_argmax=True, **how)
+        assert_same(y, expected)
+        assert_same(argmax, places)
+        y = sd.avg_pool2d(x, kernel, out=out[1], **how)
+        expected = reference.avg_pool2d(x.astype(np.float64), kernel, **how)
+        magnitude = reference.avg_pool2d(np.abs(x).astype(np.float64), kernel, **how)
+        assert_sums_close(y, expected, magnitude, kernel**2)
         assert (out[::2] == 7).all()
