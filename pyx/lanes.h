@@ -68,6 +68,16 @@
     case V * 4 + 1: NAME##_rows_of(1, V, to, length, from, stride, rows, low, high, ahead); break; \
     case V * 4 + 2: NAME##_rows_of(2, V, to, length, from, stride, rows, low, high, ahead); break;
 
+#define SD_ADD_PART(T, PART, LANES)                                                                \
+    if (PART < LANES && (n - i) & PART) {                                                          \
+        typedef T some __attribute__((vector_size(PART * sizeof(T))));                             \
+        some sum, term;                                                                            \
+        memcpy(&sum, to + i, sizeof sum);                                                          \
+        memcpy(&term, from + i, sizeof term);                                                      \
+        sum += term;                                                                               \
+        memcpy(to + i, &sum, sizeof sum);                                                          \
+        i += PART;                                                                                 \
+    }
 #define SD_DEFINE_PAIRS(T, NAME, VEC, MASK, LANES)                                                 \
     /* Pixels j, j + step, j + 2 step ..., mixed as `sorted` undoes it; taps share their loads. */ \
     SD_INLINE VEC NAME##_mixed(const int step, const T *p, const int j) {                          \
@@ -131,11 +141,8 @@
         ptrdiff_t i = 0;                                                                           \
         for (; i + LANES <= n; i += LANES)                                                         \
             NAME##_store(to + i, NAME##_load(to + i) + NAME##_load(from + i));                     \
-        SD_UNROLL for (int part = LANES / 2; part; part /= 2)                                      \
-            if ((n - i) & part) {                                                                  \
-                SD_UNROLL for (int l = 0; l < part; l++) to[i + l] += from[i + l];                 \
-                i += part;                                                                         \
-            }                                                                                      \
+        SD_ADD_PART(T, 8, LANES) SD_ADD_PART(T, 4, LANES)                                          \
+        SD_ADD_PART(T, 2, LANES) SD_ADD_PART(T, 1, LANES)                                          \
     }                                                                                              \
     /* What is added to the odd ones is 0. */                                                      \
     SD_INLINE void NAME##_add_evens(T *to, const T *from, ptrdiff_t n) {                           \
