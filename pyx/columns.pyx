@@ -12,8 +12,13 @@ from libc.string cimport memset
 
 from entries cimport ColumnsEntries
 from rows cimport count_inside, first_inside, give, take
-from simd cimport fill_run
+from simd cimport fill_run, sd_prefetch
 from views cimport Axis, View, axis, view
+
+
+cdef enum:
+    AHEAD = 12288    # bytes before a row of columns is added: memory's latency, for long rows
+    PREFETCHED = 128  # bytes of a row above which asking for it costs less than waiting
 
 
 cdef struct Inside:  # along an axis, the outputs low .. high whose tap lies inside the image
@@ -54,7 +59,8 @@ cdef void im2col_plane(
 cdef void col2im_plane(
     floating *x, const floating *cols, Py_ssize_t cols_sr, Py_ssize_t cols_sp, Axis *h, Axis *w
 ) noexcept nogil:
-    cdef Py_ssize_t i, j, oy
+    cdef Py_ssize_t i, j, oy, row = w.out * sizeof(floating)
+    cdef bint ahead = cols_sp == 1 and row > PREFETCHED
     cdef Inside r, c
     memset(x, 0, h.size * w.size * sizeof(floating))
     for i in range(h.kernel):
@@ -62,6 +68,8 @@ cdef void col2im_plane(
         for j in range(w.kernel):
             c = inside(w, j)
             for oy in range(r.low, r.high):
+                if ahead:
+                    sd_prefetch(<const char *> (cols + oy * w.out) + AHEAD, row)
                 give(x + (r.first + oy * h.stride) * w.size + c.first + c.low * w.stride, w.stride,
                      cols + (oy * w.out + c.low) * cols_sp, cols_sp, c.high - c.low)
             cols += cols_sr
