@@ -9,6 +9,10 @@
 
 #include "lanes.h"
 
+/* Bytes ahead of which large images' rows are asked for: what prefetchers guess of several rows that
+   are read at once comes too late. */
+#define SD_AHEAD 8192
+
 /* a where it is greater than b, else b: what a CPU's maximum is, and what GNU C has no word for. */
 #define SD_DEFINE_GREATER(NAME, VEC, MAXIMUM)                                                      \
     SD_INLINE VEC NAME##_greater(VEC a, VEC b) { return (VEC)(MAXIMUM); }
@@ -96,6 +100,8 @@ SD_DEFINE_GREATER(sd_double, sd_doubles, ((a > b) & (sd_mask64)a) | (~(a > b) & 
             for (ptrdiff_t o = 0; o < count; o += LANES) {                                         \
                 if (o > 0 && o > count - LANES) o = count - LANES;                                 \
                 const T *row = x + 2 * o;                                                          \
+                sd_prefetch((const char *)row + SD_AHEAD, 2 * SD_VECTOR_BYTES);                    \
+                sd_prefetch((const char *)(row + x_pitch) + SD_AHEAD, 2 * SD_VECTOR_BYTES);        \
                 VEC best = NAME##_mixed(2, row, 0), right = NAME##_mixed(2, row, 1);               \
                 NAME##_places place = {0}, zero = {0};                                             \
                 ordered &= NAME##_ordered(best, right);                                            \
@@ -195,9 +201,11 @@ SD_DEFINE_GREATER(sd_double, sd_doubles, ((a > b) & (sd_mask64)a) | (~(a > b) & 
             for (; !fixed && o + 2 * LANES <= pitch; o += 2 * LANES)                               \
                 NAME##_across_some(2, want, safe, step, fixed, m + o, want ? a + o : a, start + o, \
                                    x + o * step, off, taps, unit);                                 \
-            for (; o < pitch; o += LANES)                                                          \
+            for (; o < pitch; o += LANES) {                                                        \
+                sd_prefetch((const char *)(x + o * step) + SD_AHEAD, step * SD_VECTOR_BYTES);      \
                 ordered &= NAME##_across_some(1, want, safe, step, fixed, m + o, want ? a + o : a, \
                                               start + o, x + o * step, off, taps, unit);           \
+            }                                                                                      \
             if (fixed > 2) { /* the one pixel that no earlier tap has been on */                   \
                 VEC last = NAME##_tap(step, x + (pitch - LANES) * step, fixed - 1);                \
                 ordered &= NAME##_ordered(last, last);                                             \

@@ -78,8 +78,9 @@ enum { SD_MAXIMUM, SD_SAFE_MAXIMUM, SD_MEAN };
             o = LANES;                                                                             \
         }                                                                                          \
         for (; o + LANES < count; o += LANES) {                                                    \
-            SD_UNROLL for (int i = 0; step > 1 && i < step; i++) /* two output rows ahead */       \
-                __builtin_prefetch(row[kernel - 1] + (2 * step + 1 + i) * pitch + left + o * step);\
+            SD_UNROLL for (int i = 0; step > 1 && i < step; i++)                                   \
+                sd_prefetch((const char *)(row[kernel - 1 - i] + left + o * step) + SD_AHEAD,      \
+                            step * SD_VECTOR_BYTES);                                               \
             SD_WINDOWS_AT(0, NULL, LANES, NAME)                                                    \
         }                                                                                          \
         if (o > 0) o = count - LANES; /* from here on windows may hang over the end */             \
