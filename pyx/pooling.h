@@ -9,8 +9,8 @@
 
 #include "lanes.h"
 
-/* Bytes ahead of which large images' rows are asked for: what prefetchers guess of several rows that
-   are read at once comes too late. */
+/* So many bytes ahead the rows of large images are asked for: what prefetchers guess of several
+   rows that are read at once comes too late. */
 #define SD_AHEAD 8192
 
 /* a where it is greater than b, else b: what a CPU's maximum is, and what GNU C has no word for. */
@@ -177,7 +177,17 @@ SD_DEFINE_GREATER(sd_double, sd_doubles, ((a > b) & (sd_mask64)a) | (~(a > b) & 
             if (j == 1) ordered = NAME##_ordered(best[0], v);                                      \
             NAME##_challenge(want, safe, best, place, v, number += unit);                          \
         }                                                                                          \
-        for (ptrdiff_t j = 1; !fixed && j < taps; j++) {                                           \
+        ptrdiff_t j = 1;                                                                           \
+        for (; !fixed && !want && !safe && j + 4 <= taps; j += 4) /* pairs: the first still wins */\
+            SD_UNROLL for (int i = 0; i < vectors; i++) {                                          \
+                VEC pair[4];                                                                       \
+                SD_UNROLL for (int p = 0; p < 4; p++)                                              \
+                    pair[p] = NAME##_tap(step, row + off[j + p] + i * step * LANES, 0);            \
+                pair[0] = NAME##_greater(pair[1], pair[0]);                                        \
+                pair[2] = NAME##_greater(pair[3], pair[2]);                                        \
+                best[i] = NAME##_greater(NAME##_greater(pair[2], pair[0]), best[i]);               \
+            }                                                                                      \
+        for (; !fixed && j < taps; j++) {                                                          \
             number += unit;                                                                        \
             SD_UNROLL for (int i = 0; i < vectors; i++) {                                          \
                 v = NAME##_tap(step, row + off[j] + i * step * LANES, 0);                          \
@@ -202,7 +212,8 @@ SD_DEFINE_GREATER(sd_double, sd_doubles, ((a > b) & (sd_mask64)a) | (~(a > b) & 
                 NAME##_across_some(2, want, safe, step, fixed, m + o, want ? a + o : a, start + o, \
                                    x + o * step, off, taps, unit);                                 \
             for (; o < pitch; o += LANES) {                                                        \
-                sd_prefetch((const char *)(x + o * step) + SD_AHEAD, step * SD_VECTOR_BYTES);      \
+                if (fixed)                                                                         \
+                    sd_prefetch((const char *)(x + o * step) + SD_AHEAD, step * SD_VECTOR_BYTES);  \
                 ordered &= NAME##_across_some(1, want, safe, step, fixed, m + o, want ? a + o : a, \
                                               start + o, x + o * step, off, taps, unit);           \
             }                                                                                      \
@@ -264,6 +275,33 @@ SD_DEFINE_GREATER(sd_double, sd_doubles, ((a > b) & (sd_mask64)a) | (~(a > b) & 
                 }                                                                                  \
             }                                                                                      \
             if (want) argmax += y_pitch, a += row_pitch;                                           \
+        }                                                                                          \
+    }                                                                                              \
+    /* Windows of `taps` rows, one row apart, that share row `shared`: each is the maximum of what \
+       is above that row, and below. y[o], for each of `rows`, without NaN, is the maximum of rows \
+       i, i + 1, ... of m, as far as they are from `first` on and before `last`; the maxima from   \
+       these rows on are put into `above`. */                                                      \
+    static void NAME##_down_sharing(T *y, ptrdiff_t y_pitch, ptrdiff_t rows, const T *m, T *above, \
+                                    ptrdiff_t pitch, ptrdiff_t taps, ptrdiff_t shared,             \
+                                    ptrdiff_t first, ptrdiff_t last, ptrdiff_t count) {            \
+        NAME##_places none = {0};                                                                  \
+        for (ptrdiff_t o = 0; o < count; o += LANES) {                                             \
+            if (o > 0 && o > count - LANES) o = count - LANES;                                     \
+            VEC best = NAME##_load(m + shared * pitch + o), middle = best;                         \
+            ptrdiff_t row = shared;                                                                \
+            for (ptrdiff_t i = rows - 1; i >= 0; i--) {                                            \
+                while (row > i && row > first)                                                     \
+                    best = NAME##_greater(best, NAME##_load(m + --row * pitch + o));               \
+                NAME##_store(above + i * LANES, best);                                             \
+            }                                                                                      \
+            best = middle;                                                                         \
+            row = shared + 1;                                                                      \
+            for (ptrdiff_t i = 0; i < rows; i++) {                                                 \
+                for (; row < i + taps && row < last; row++)                                        \
+                    best = NAME##_greater(NAME##_load(m + row * pitch + o), best);                 \
+                NAME##_put(0, y + i * y_pitch + o, NULL,                                           \
+                           NAME##_greater(best, NAME##_load(above + i * LANES)), none, count);     \
+            }                                                                                      \
         }                                                                                          \
     }                                                                                              \
     /* y[o] = the maximum over i < taps of m[i * pitch + o], and argmax[o], unless a is NULL, its  \

@@ -63,6 +63,14 @@ cdef extern from "pooling.h" nogil:
         const double *m, const uint64_t *a, Py_ssize_t row_pitch, Py_ssize_t pitch,
         Py_ssize_t taps, uint64_t unit, uint64_t first, uint64_t row_step, uint64_t step,
         Py_ssize_t count)
+    void sd_float_down_sharing(
+        float *y, Py_ssize_t y_pitch, Py_ssize_t rows, const float *m, float *above,
+        Py_ssize_t pitch, Py_ssize_t taps, Py_ssize_t shared, Py_ssize_t first, Py_ssize_t last,
+        Py_ssize_t count)
+    void sd_double_down_sharing(
+        double *y, Py_ssize_t y_pitch, Py_ssize_t rows, const double *m, double *above,
+        Py_ssize_t pitch, Py_ssize_t taps, Py_ssize_t shared, Py_ssize_t first, Py_ssize_t last,
+        Py_ssize_t count)
 
 
 cdef extern from "averages.h" nogil:
@@ -107,6 +115,7 @@ ctypedef fused index_t:
 cdef enum:
     BAND = 1536      # maxima of a band's input rows: with their places, most of the L1 cache
     STAGED = 8       # input rows that are staged at a time
+    HIGH = 7         # rows of windows from which on sharing their maxima down pays
     TOGETHER = 4     # planes that a gradient is added to in step
     ROW = 4096       # pixels of a row of sums, which stays in the L1 cache
     SMALL = 1024     # pixels of a plane whose sum is taken at once
@@ -188,6 +197,7 @@ cdef struct Job:
     bint straight         # a row needs no staging if the input goes on behind it: `read` elements
     Py_ssize_t read       # are read from a block's first pixel on
     bint small            # windows that are taken whole, without places
+    bint sharing          # high windows one row apart, without places
     bint quads            # windows of 2x2 with nothing between or around them, with places
     # blocks: columns of the output, whose maxima across lie `pitch` apart; output rows of a band;
     # output rows of a task, and how many of each
@@ -253,6 +263,7 @@ cdef void plan(
     job.small = are_small(h, w, xv)
     job.quads = (job.small and w.kernel == 2 and job.straight and h.before == 0
                  and h.out * 2 <= h.size)
+    job.sharing = job.row_step == job.tap_step == 1 and h.stride == 1 and h.kernel >= HIGH
     job.maxima = w.kernel * sizeof(Py_ssize_t)
     job.maxima = (job.maxima + 63) // 64 * 64
     job.places = job.maxima + job.height * job.pitch * itemsize
@@ -385,6 +396,28 @@ cdef void read_rows(
         first += rows
 
 
+cdef void share_rows(floating *y, char *scratch, Job *job, Band *band) noexcept nogil:
+    """The maxima down high windows that are one row apart, for the band's output rows: groups of
+    them share a row."""
+    cdef floating *maxima = <floating *> (scratch + job.maxima)
+    cdef floating *above = <floating *> (scratch + job.places)
+    cdef Py_ssize_t o = 0, base = band.row0 - job.h.before, first, last, shared, rows
+    y += band.row0 * job.w.out + band.column0
+    while o < band.rows:
+        first, last = first_inside(base + o, 1), job.h.size - base - o
+        shared = min(job.h.kernel, last) - 1
+        rows = min(shared + 1, band.rows - o)
+        if floating is float:
+            sd_float_down_sharing(
+                y + o * job.w.out, job.w.out, rows, maxima + o * job.pitch, above, job.pitch,
+                job.h.kernel, shared, first, last, band.columns)
+        else:
+            sd_double_down_sharing(
+                y + o * job.w.out, job.w.out, rows, maxima + o * job.pitch, above, job.pitch,
+                job.h.kernel, shared, first, last, band.columns)
+        o += rows
+
+
 cdef void write_rows(
     floating *y, index_t *argmax, char *scratch, Job *job, Band *band
 ) noexcept nogil:
@@ -457,7 +490,10 @@ cdef void max_rows(
     while row0 < end:
         band.row0, band.rows = row0, min(job.rows, end - row0)
         read_rows(x, scratch, job, &band, argmax != NULL)
-        write_rows(y, argmax, scratch, job, &band)
+        if job.sharing and argmax == NULL and not band.safe:
+            share_rows(y, scratch, job, &band)
+        else:
+            write_rows(y, argmax, scratch, job, &band)
         row0 += band.rows
         band.kept = moved
         if row0 < end:

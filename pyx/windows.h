@@ -61,7 +61,8 @@ enum { SD_MAXIMUM, SD_SAFE_MAXIMUM, SD_MEAN };
         }                                                                                          \
     }                                                                                              \
     SD_INLINE void NAME##_windows_rows(const int what, const int kernel, const int step,           \
-                                       const int outs, T *y, ptrdiff_t y_pitch, ptrdiff_t count,   \
+                                       const int outs, T *y, const T *over, ptrdiff_t y_pitch,     \
+                                       ptrdiff_t count,                                            \
                                        const T *x, ptrdiff_t pitch, ptrdiff_t top,                 \
                                        ptrdiff_t height, ptrdiff_t left, const T *outside,         \
                                        const T *widths, ptrdiff_t low, ptrdiff_t high,             \
@@ -96,19 +97,22 @@ enum { SD_MAXIMUM, SD_SAFE_MAXIMUM, SD_MEAN };
                                       const T *outside, const T *widths, ptrdiff_t low,            \
                                       ptrdiff_t high) {                                            \
         MASK first[3], last[3], ordered = ~(MASK){0};                                              \
+        /* What hangs over the end of a short row is overwritten by the next row. */               \
+        const T *over = y;                                                                         \
+        if (y_pitch == count && count < LANES) over += rows * count - LANES + 1;                   \
         ptrdiff_t at = left + (count > LANES ? count - LANES : 0) * step, end;                     \
         int edge = at < 0 || at + (LANES - 1) * step + kernel > width ||                           \
                    (what == SD_MAXIMUM && kernel > step);                                          \
         NAME##_inside(kernel, step, left, width, first);                                           \
         NAME##_inside(kernel, step, at, width, last);                                              \
         for (; step == 1 && rows > 1; rows -= 2, y += 2 * y_pitch, top += 2 * step)                \
-            NAME##_windows_rows(what, kernel, step, 2, y, y_pitch, count, x, pitch, top, height,   \
-                                left, outside, widths, low, high, first, edge ? last : NULL,       \
-                                &ordered);                                                         \
+            NAME##_windows_rows(what, kernel, step, 2, y, over, y_pitch, count, x, pitch, top,     \
+                                height, left, outside, widths, low, high, first,                   \
+                                edge ? last : NULL, &ordered);                                     \
         for (; rows > 0; rows--, y += y_pitch) {                                                   \
-            NAME##_windows_rows(what, kernel, step, 1, y, y_pitch, count, x, pitch, top, height,   \
-                                left, outside, widths, low, high, first, edge ? last : NULL,       \
-                                &ordered);                                                         \
+            NAME##_windows_rows(what, kernel, step, 1, y, over, y_pitch, count, x, pitch, top,     \
+                                height, left, outside, widths, low, high, first,                   \
+                                edge ? last : NULL, &ordered);                                     \
             top += step;                                                                           \
         }                                                                                          \
         if (what != SD_MAXIMUM) return 1;                                                          \
@@ -158,7 +162,8 @@ enum { SD_MAXIMUM, SD_SAFE_MAXIMUM, SD_MEAN };
         SD_UNROLL for (int r = 0; r < outs; r++) {                                                 \
             v[r] = NAME##_sorted(step, v[r]);                                                      \
             if (what == SD_MEAN) v[r] /= NAME##_load(widths + o) * tall[r];                        \
-            NAME##_put_some(y + r * y_pitch + o, v[r], COUNT);                                     \
+            NAME##_put_some(y + r * y_pitch + o, v[r],                                             \
+                            y + r * y_pitch < over ? SD_VECTOR_BYTES : COUNT);                     \
         }                                                                                          \
     }
 #define SD_WINDOWS(WHAT, KERNEL, STEP, NAME)                                                       \

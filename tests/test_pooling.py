@@ -54,6 +54,7 @@ LARGE = {
     "2x2, wide": large((5, 1701), 2, 2),
     "3x3 stride 1, wide": large((4, 1100), 3, 1, padding=1),
     "3x3 stride 1, tall": large((230, 9), 3, 1, padding=1),
+    "9x3 stride 1, tall": large((230, 9), (9, 3), 1, padding=((3, 8), (1, 1))),
     "5x5 stride 3, tall": large((401, 12), 5, 3, padding=2),
     "far apart": large((70, 70), 3, 1, dilation=30),
 }
