@@ -116,9 +116,10 @@ cdef enum:
     BAND = 1536      # maxima of a band's input rows: with their places, most of the L1 cache
     STAGED = 8       # input rows that are staged at a time
     HIGH = 7         # rows of windows from which on sharing their maxima down pays
-    TOGETHER = 4     # planes that a gradient is added to in step
+    TOGETHER = 4     # planes that a gradient is added to in step,
+    MOST_TOGETHER = 8  # and how many small ones
     ROW = 4096       # pixels of a row of sums, which stays in the L1 cache
-    SMALL = 1024     # pixels of a plane whose sum is taken at once
+    SMALL = 1024     # pixels of a plane that is taken with others
     DEEP = 16        # rows that are summed down before the sum across, where windows are large
     LONG = 32        # taps across that are worth a sum of their own
     MOST_PLANES = 16  # lanes of the widest vector
@@ -578,6 +579,21 @@ cdef inline bint unquads(
     return inside
 
 
+cdef inline Py_ssize_t add_in_step(
+    floating *x, const floating *values, const index_t *argmax, Py_ssize_t plane0,
+    Py_ssize_t planes, Plane *s,
+) noexcept nogil:
+    """Each value is added at its place; returns how many planes."""
+    cdef Py_ssize_t o, p, pixels = s.h * s.w, outputs = s.oh * s.ow
+    x += plane0 * pixels
+    values += plane0 * outputs
+    argmax += plane0 * outputs
+    for o in range(outputs):
+        for p in range(planes):
+            x[p * pixels + argmax[p * outputs + o]] += values[p * outputs + o]
+    return planes
+
+
 cdef void scatter_group(
     floating *x, const floating *values, const index_t *argmax, Py_ssize_t planes, Plane *s,
     bint add,
@@ -595,25 +611,26 @@ cdef void scatter_group(
         for p in range(planes):
             for o in range(outputs):
                 x[p * pixels + argmax[p * outputs + o]] = values[p * outputs + o]
-    elif planes == TOGETHER:
-        for o in range(outputs):
-            for p in range(TOGETHER):
-                x[p * pixels + argmax[p * outputs + o]] += values[p * outputs + o]
-    else:
-        for p in range(planes):
-            for o in range(outputs):
-                x[p * pixels + argmax[p * outputs + o]] += values[p * outputs + o]
+        return
+    p = 0
+    while p < planes:
+        if planes - p >= MOST_TOGETHER:
+            p += add_in_step(x, values, argmax, p, MOST_TOGETHER, s)
+        elif planes - p >= TOGETHER:
+            p += add_in_step(x, values, argmax, p, TOGETHER, s)
+        else:
+            p += add_in_step(x, values, argmax, p, 1, s)
 
 
 cdef void scatter_planes(
     floating *x, const floating *values, const index_t *argmax, Py_ssize_t planes, Plane *s,
     bint add, int threads,
 ) noexcept nogil:
-    cdef Py_ssize_t group, first
-    for group in prange(parts(planes, TOGETHER), num_threads=threads, schedule="static"):
-        first = group * TOGETHER
+    cdef Py_ssize_t group, first, together = MOST_TOGETHER if s.h * s.w <= SMALL else TOGETHER
+    for group in prange(parts(planes, together), num_threads=threads, schedule="static"):
+        first = group * together
         scatter_group(x + first * s.h * s.w, values + first * s.oh * s.ow,
-                      argmax + first * s.oh * s.ow, min(TOGETHER, planes - first), s, add)
+                      argmax + first * s.oh * s.ow, min(together, planes - first), s, add)
 
 
 # ------------------------------------------------------------------------------------ averages
