@@ -1,118 +1,263 @@
-/* A small filter that walks over a staged plane, and the sums for its gradient. */
+/* A small filter that walks over the rows of a plane, and the sums for its gradient. */
 #ifndef SLIDEDOT_DEPTHWISE_H
 #define SLIDEDOT_DEPTHWISE_H
 
-#include "simd.h"
+#include "lanes.h"
 
-#define SD_WALK_ROWS 4    /* output rows of a block */
-#define SD_WALK_VECTORS 2 /* and vectors of each, where rows are so long */
-#define SD_WALK_TAPS 9    /* of a gradient, at a time */
+#define SD_WALK_ROWS 7 /* of a block: planes of 7, 14, 28, ... rows are whole blocks */
+#define SD_WALK_RUN 7  /* most taps, one below the other, that share their pixels */
+#define SD_HELD 3      /* rows and columns of the filter that registers hold */
 
 #define SD_DEFINE_WALK(T, NAME, VEC, MASK, INT, LANES)                                             \
-    SD_INLINE void NAME##_walk_body(                                                               \
-        const int kh, const int vectors, T *y, ptrdiff_t y_pitch, ptrdiff_t rows, ptrdiff_t count, \
-        const T *x, ptrdiff_t pitch, const T *w, const ptrdiff_t *off, ptrdiff_t taps, T bias,     \
-        int relu) {                                                                                \
-        const ptrdiff_t width = vectors * LANES;                                                   \
-        const int run = kh ? kh : 1, reach = SD_WALK_ROWS + run - 1;                               \
-        for (ptrdiff_t r0 = 0; r0 < rows; r0 += SD_WALK_ROWS) {                                    \
-            if (r0 > 0 && r0 > rows - SD_WALK_ROWS) r0 = rows - SD_WALK_ROWS;                      \
-            for (ptrdiff_t o = 0; o < count; o += width) {                                         \
-                if (o > 0 && o > count - width) o = count - width;                                 \
-                VEC acc[SD_WALK_ROWS][SD_WALK_VECTORS];                                            \
-                SD_UNROLL for (int r = 0; r < SD_WALK_ROWS; r++)                                   \
-                    SD_UNROLL for (int v = 0; v < vectors; v++) acc[r][v] = (VEC){0};              \
+    /* Every `step`-th pixel from the j-th on, mixed as `sorted` undoes it. */                     \
+    SD_INLINE VEC NAME##_nth(const int step, const T *p, const int j) {                            \
+        return NAME##_mixed(step, p + j / step * step, j % step);                                  \
+    }                                                                                              \
+    /* From tap j on; with a step of 2, it follows tap j - 1. */                                   \
+    SD_INLINE VEC NAME##_taps(const int step, const T *p, const ptrdiff_t *col, const int j) {     \
+        return step == 1 ? NAME##_load(p + col[j]) : NAME##_nth(2, p + col[0], j);                 \
+    }                                                                                              \
+    SD_INLINE VEC NAME##_kept(VEC v, MASK inside) { return (VEC)((MASK)v & inside); }              \
+    /* At most `count` lanes, but a whole vector where it ends before `end`: what hangs over a row \
+       is overwritten by the next one. */                                                          \
+    SD_INLINE void NAME##_put(T *to, VEC value, ptrdiff_t count, const T *end) {                   \
+        if (count >= LANES || to + LANES <= end) {                                                 \
+            NAME##_store(to, value);                                                               \
+        } else {                                                                                   \
+            T lanes[2 * LANES];                                                                    \
+            NAME##_store(lanes, value);                                                            \
+            NAME##_copy(to, lanes, count);                                                         \
+        }                                                                                          \
+    }                                                                                              \
+    /* A block of rows, column of taps after column of taps. */                                    \
+    SD_INLINE void NAME##_walk_rows(                                                               \
+        const int run, const int step, T *y, ptrdiff_t y_pitch, ptrdiff_t rows, ptrdiff_t count,   \
+        T *const *at, ptrdiff_t jump, const T *valid, const ptrdiff_t *row, const ptrdiff_t *col,  \
+        const T *w, ptrdiff_t taps, T bias, int relu) {                                            \
+        enum { block = SD_WALK_ROWS };                                                             \
+        const int reach = run > 1 ? (block - 1) * step + run : block;                              \
+        const ptrdiff_t next = run > 1 ? 1 : jump;                                                 \
+        const T *end = y_pitch == count ? y + rows * count : y;                                    \
+        for (ptrdiff_t r0 = 0; r0 < rows; r0 += block) {                                           \
+            if (r0 > 0 && r0 > rows - block) r0 = rows - block;                                    \
+            for (ptrdiff_t o = 0; o < count; o += LANES) {                                         \
+                if (o > 0 && o > count - LANES) o = count - LANES;                                 \
+                VEC acc[block];                                                                    \
+                SD_UNROLL for (int r = 0; r < block; r++) acc[r] = (VEC){0};                       \
                 for (ptrdiff_t t = 0; t < taps; t += run) {                                        \
-                    const T *p = x + r0 * pitch + o + off[t];                                      \
-                    VEC k[8];                                                                      \
+                    T *const *from = at + r0 * jump + row[t];                                      \
+                    const ptrdiff_t c = o * step;                                                  \
+                    const MASK inside = (MASK)NAME##_taps(step, valid + c, col + t, 0);            \
+                    VEC k[SD_WALK_RUN];                                                            \
                     SD_UNROLL for (int i = 0; i < run; i++) k[i] = w[t + i] - (VEC){0};            \
-                    SD_UNROLL for (int r = 0; r < reach; r++)                                      \
-                        SD_UNROLL for (int v = 0; v < vectors; v++) {                              \
-                            VEC pixels = NAME##_load(p + r * pitch + v * LANES);                   \
-                            SD_UNROLL for (int i = 0; i < run; i++)                                \
-                                if (r >= i && r - i < SD_WALK_ROWS)                                \
-                                    acc[r - i][v] += k[i] * pixels;                                \
+                    SD_UNROLL for (int r = 0; r < reach; r++) {                                    \
+                        VEC pixels = NAME##_taps(step, from[r * next] + c, col + t, 0);            \
+                        pixels = NAME##_kept(pixels, inside);                                      \
+                        SD_UNROLL for (int i = 0; i < run; i++) {                                  \
+                            const int to = run > 1 ? (r - i) / step : r;                           \
+                            if (run == 1 || (r >= i && (r - i) % step == 0 && to < block))         \
+                                acc[to] += k[i] * pixels;                                          \
                         }                                                                          \
-                }                                                                                  \
-                SD_UNROLL for (int r = 0; r < SD_WALK_ROWS; r++)                                   \
-                    SD_UNROLL for (int v = 0; v < vectors; v++) {                                  \
-                        acc[r][v] += bias;                                                         \
-                        if (relu) acc[r][v] = NAME##_relu(acc[r][v]);                              \
                     }                                                                              \
-                T *to = y + r0 * y_pitch + o;                                                      \
-                if (count >= width && rows >= SD_WALK_ROWS) {                                      \
-                    SD_UNROLL for (int r = 0; r < SD_WALK_ROWS; r++)                               \
-                        SD_UNROLL for (int v = 0; v < vectors; v++)                                \
-                            NAME##_store(to + r * y_pitch + v * LANES, acc[r][v]);                 \
-                    continue;                                                                      \
                 }                                                                                  \
-                T lanes[SD_WALK_ROWS][SD_WALK_VECTORS * LANES];                                    \
-                SD_UNROLL for (int r = 0; r < SD_WALK_ROWS; r++)                                   \
-                    SD_UNROLL for (int v = 0; v < vectors; v++)                                    \
-                        NAME##_store(lanes[r] + v * LANES, acc[r][v]);                             \
-                for (int r = 0; r < SD_WALK_ROWS && r < rows; r++)                                 \
-                    NAME##_copy(to + r * y_pitch, lanes[r], count < width ? count : width);        \
+                SD_UNROLL for (int r = 0; r < block; r++)                                          \
+                    acc[r] = NAME##_sorted(step, acc[r]) + bias;                                   \
+                if (relu) SD_UNROLL for (int r = 0; r < block; r++) acc[r] = NAME##_relu(acc[r]);  \
+                T *to = y + r0 * y_pitch + o;                                                      \
+                SD_UNROLL for (int r = 0; r < block; r++)                                          \
+                    if (r < rows) NAME##_put(to + r * y_pitch, acc[r], count, end);                \
             }                                                                                      \
         }                                                                                          \
     }                                                                                              \
-    /* y[r][o] = bias + sum over t < taps of w[t] * x[r * pitch + off[t] + o]. Whole blocks of     \
-       rows and vectors are read. `rolling` = kh says that taps come in runs of kh, each of which  \
-       is a row after the last; else it is 0. */                                                   \
-    static void NAME##_walk(int rolling, T *y, ptrdiff_t y_pitch, ptrdiff_t rows, ptrdiff_t count, \
-                            const T *x, ptrdiff_t pitch, const T *w, const ptrdiff_t *off,         \
+    /* A column of vectors: each row that is loaded adds to the outputs that it is a part of. Rows \
+       hold at least a vector. */                                                                  \
+    SD_INLINE void NAME##_walk_down(                                                               \
+        const int step, T *y, ptrdiff_t y_pitch, ptrdiff_t rows, ptrdiff_t count, T *const *at,    \
+        const T *valid, const T *w, T bias, int relu) {                                            \
+        const int late = (SD_HELD - 1) / step; /* rows from an output's first to its last */       \
+        VEC k[SD_HELD][SD_HELD];                                                                   \
+        SD_UNROLL for (int j = 0; j < SD_HELD; j++)                                                \
+            SD_UNROLL for (int i = 0; i < SD_HELD; i++) k[j][i] = w[j * SD_HELD + i] - (VEC){0};   \
+        for (ptrdiff_t o = 0; o < count; o += LANES) {                                             \
+            if (o > 0 && o > count - LANES) o = count - LANES;                                     \
+            MASK inside[SD_HELD];                                                                  \
+            VEC acc[SD_HELD];                                                                      \
+            T *const *from = at;                                                                   \
+            T *to = y + o - late * y_pitch;                                                        \
+            SD_UNROLL for (int j = 0; j < SD_HELD; j++)                                            \
+                inside[j] = (MASK)NAME##_nth(step, valid + o * step, j);                           \
+            SD_UNROLL for (int i = 0; i <= late; i++) acc[i] = (VEC){0};                           \
+            for (ptrdiff_t r = 0; r < rows + late; r++, from += step, to += y_pitch) {             \
+                SD_UNROLL for (int i = late; i > 0; i--) acc[i] = acc[i - 1];                      \
+                acc[0] = bias - (VEC){0};                                                          \
+                SD_UNROLL for (int p = 0; p < step; p++)                                           \
+                    SD_UNROLL for (int j = 0; j < SD_HELD; j++) {                                  \
+                        VEC pixels = NAME##_nth(step, from[p] + o * step, j);                      \
+                        pixels = NAME##_kept(pixels, inside[j]);                                   \
+                        SD_UNROLL for (int i = p; i < SD_HELD; i += step)                          \
+                            acc[i / step] += k[j][i] * pixels;                                     \
+                    }                                                                              \
+                if (r >= late) {                                                                   \
+                    VEC value = NAME##_sorted(step, acc[late]);                                    \
+                    if (relu) value = NAME##_relu(value);                                          \
+                    NAME##_store(to, value);                                                       \
+                }                                                                                  \
+            }                                                                                      \
+        }                                                                                          \
+    }                                                                                              \
+    /* y[r][o] = bias + sum over t < taps of w[t] * at[r * jump + row[t]][o * step + col[t]], where\
+       `valid`, laid out like a row, has all bits set, and 0 elsewhere. Taps come in runs of `run`,\
+       each a row after the last; if that is more than one, jump = step. `held` says that there    \
+       are SD_HELD such runs of SD_HELD taps, each a pixel after the last, from element 0 on. */   \
+    static void NAME##_walk(int held, int run, int step, T *y, ptrdiff_t y_pitch, ptrdiff_t rows,  \
+                            ptrdiff_t count, T *const *at, ptrdiff_t jump, const T *valid,         \
+                            const ptrdiff_t *row, const ptrdiff_t *col, const T *w,                \
                             ptrdiff_t taps, T bias, int relu) {                                    \
-        switch (rolling * 4 + (count >= 2 * LANES ? 2 : 1)) {                                           \
-            SD_WALK(0, 1, NAME) SD_WALK(3, 1, NAME) SD_WALK(5, 1, NAME) SD_WALK(7, 1, NAME)        \
-            SD_WALK(0, 2, NAME) SD_WALK(3, 2, NAME) SD_WALK(5, 2, NAME) SD_WALK(7, 2, NAME)        \
+        switch (held && count >= LANES ? step : run * 4 + step) {                                  \
+            SD_WALK_DOWN(1, NAME) SD_WALK_ROWS_OF(1, 1, NAME) SD_WALK_ROWS_OF(3, 1, NAME)          \
+            SD_WALK_DOWN(2, NAME) SD_WALK_ROWS_OF(1, 2, NAME) SD_WALK_ROWS_OF(3, 2, NAME)          \
+            SD_WALK_ROWS_OF(5, 1, NAME) SD_WALK_ROWS_OF(5, 2, NAME) SD_WALK_ROWS_OF(7, 1, NAME)    \
+        }                                                                                          \
+    }                                                                                              \
+    /* y[r][2 * o] from the first `evens` taps and y[r][2 * o + 1] from the others: bias plus their\
+       sum of w[t] * at[r + row[t]][o + col[t]]. */                                                \
+    static void NAME##_walk_twice(T *y, ptrdiff_t y_pitch, ptrdiff_t rows, ptrdiff_t count,        \
+                                  T *const *at, const T *valid, const ptrdiff_t *row,              \
+                                  const ptrdiff_t *col, const T *w, ptrdiff_t evens,               \
+                                  ptrdiff_t taps, T bias) {                                        \
+        enum { block = SD_WALK_ROWS };                                                             \
+        const ptrdiff_t width = 2 * LANES;                                                         \
+        for (ptrdiff_t r0 = 0; r0 < rows; r0 += block) {                                           \
+            if (r0 > 0 && r0 > rows - block) r0 = rows - block;                                    \
+            for (ptrdiff_t o = 0; o < count; o += width) {                                         \
+                if (o > 0 && o > count - width && count % 2 == 0) o = count - width;               \
+                VEC acc[2][block];                                                                 \
+                SD_UNROLL for (int v = 0; v < 2; v++) {                                            \
+                    SD_UNROLL for (int r = 0; r < block; r++) acc[v][r] = (VEC){0};                \
+                    for (ptrdiff_t t = v ? evens : 0; t < (v ? taps : evens); t++) {               \
+                        T *const *from = at + r0 + row[t];                                         \
+                        const ptrdiff_t c = o / 2 + col[t];                                        \
+                        const MASK inside = (MASK)NAME##_load(valid + c);                          \
+                        const VEC k = w[t] - (VEC){0};                                             \
+                        SD_UNROLL for (int r = 0; r < block; r++)                                  \
+                            acc[v][r] +=                                                           \
+                                k * NAME##_kept(NAME##_load(from[r] + c), inside);                 \
+                    }                                                                              \
+                }                                                                                  \
+                const ptrdiff_t left = count - o;                                                  \
+                SD_UNROLL for (int r = 0; r < block; r++)                                          \
+                    if (r < rows) {                                                                \
+                        T *to = y + (r0 + r) * y_pitch + o, lanes[2 * LANES];                      \
+                        T *whole = left < width ? lanes : to;                                      \
+                        VEC low, high;                                                             \
+                        NAME##_zip(acc[0][r] + bias, acc[1][r] + bias, &low, &high);               \
+                        NAME##_store(whole, low);                                                  \
+                        NAME##_store(whole + LANES, high);                                         \
+                        if (left < width) NAME##_copy(to, lanes, left);                            \
+                    }                                                                              \
+            }                                                                                      \
         }                                                                                          \
     }                                                                                              \
                                                                                                    \
-    SD_INLINE void NAME##_sums_body(                                                               \
-        const int taps, double *sums, const T *g, ptrdiff_t g_pitch, ptrdiff_t rows,               \
-        ptrdiff_t count, const T *x, ptrdiff_t pitch, const ptrdiff_t *off) {                      \
-        VEC acc[SD_WALK_TAPS];                                                                     \
-        INT on[LANES];                                                                             \
-        MASK keep;                                                                                 \
-        const ptrdiff_t whole = count / LANES * LANES;                                             \
-        for (int l = 0; l < LANES; l++) on[l] = l < count - whole ? -1 : 0;                        \
-        memcpy(&keep, on, sizeof keep);                                                            \
-        SD_UNROLL for (int t = 0; t < taps; t++) acc[t] = (VEC){0};                                \
-        for (; rows > 0; rows--, g += g_pitch, x += pitch) {                                       \
-            for (ptrdiff_t o = 0; o < whole; o += LANES) {                                         \
-                VEC value = NAME##_load(g + o);                                                    \
-                SD_UNROLL for (int t = 0; t < taps; t++)                                           \
-                    acc[t] += value * NAME##_load(x + o + off[t]);                                 \
+    /* Row r of the outputs' pixels with those of its taps whose rows of g there are. */           \
+    SD_INLINE void NAME##_add_edge(                                                                \
+        const int run, const int step, const int columns, VEC (*acc)[SD_HELD], T *const *g,        \
+        ptrdiff_t rows, ptrdiff_t r, ptrdiff_t o, T *const *from, const ptrdiff_t *col,            \
+        MASK keep, const MASK *inside) {                                                           \
+        SD_UNROLL for (int i = 0; i < run; i++)                                                    \
+            if (r >= i / step && r - i / step < rows) {                                            \
+                VEC value = NAME##_sorted(step, NAME##_load(g[r - i / step] + o));                 \
+                value = NAME##_kept(value, keep);                                                  \
+                SD_UNROLL for (int j = 0; j < columns; j++)                                        \
+                    acc[j][i] += value * NAME##_kept(                                              \
+                        NAME##_taps(step, from[i % step] + o * step, col, j), inside[j]);          \
             }                                                                                      \
-            if (whole < count) { /* an infinity beside the row is no part of the sums */           \
-                VEC value = (VEC)((MASK)NAME##_load(g + whole) & keep);                            \
-                SD_UNROLL for (int t = 0; t < taps; t++)                                           \
-                    acc[t] += value * (VEC)((MASK)NAME##_load(x + whole + off[t]) & keep);         \
-            }                                                                                      \
-        }                                                                                          \
-        SD_UNROLL for (int t = 0; t < taps; t++) {                                                 \
-            T lanes[LANES];                                                                        \
-            NAME##_store(lanes, acc[t]);                                                           \
-            for (int l = 0; l < LANES; l++) sums[t] += (double)lanes[l];                           \
-        }                                                                                          \
     }                                                                                              \
-    /* sums[t] += the sum over r < rows and o < count of g[r][o] * x[r * pitch + off[t] + o], for  \
-       up to SD_WALK_TAPS taps. */                                                                 \
-    static void NAME##_tap_sums(int taps, double *sums, const T *g, ptrdiff_t g_pitch,             \
-                                ptrdiff_t rows, ptrdiff_t count, const T *x, ptrdiff_t pitch,      \
-                                const ptrdiff_t *off) {                                            \
-        switch (taps) {                                                                            \
-            SD_TAPS(1, NAME) SD_TAPS(2, NAME) SD_TAPS(3, NAME) SD_TAPS(4, NAME) SD_TAPS(5, NAME)   \
-            SD_TAPS(6, NAME) SD_TAPS(7, NAME) SD_TAPS(8, NAME) SD_TAPS(9, NAME)                    \
+    SD_INLINE void NAME##_sums_body(                                                               \
+        const int run, const int step, const int columns, double *sums, ptrdiff_t sums_pitch,      \
+        T *const *g, ptrdiff_t rows, ptrdiff_t begin, ptrdiff_t end, T *const *at, ptrdiff_t jump, \
+        const T *valid, const ptrdiff_t *col) {                                                    \
+        const int late = (run - 1) / step, phases = run > 1 ? step : 1;                            \
+        const ptrdiff_t top = rows < late ? rows : late;                                           \
+        VEC acc[SD_HELD][SD_HELD];                                                                 \
+        MASK ramp;                                                                                 \
+        SD_UNROLL for (int l = 0; l < LANES; l++) ramp[l] = l;                                     \
+        SD_UNROLL for (int j = 0; j < columns; j++)                                                \
+            SD_UNROLL for (int i = 0; i < run; i++) acc[j][i] = (VEC){0};                          \
+        for (ptrdiff_t next = begin; next < end; next += LANES) {                                  \
+            const ptrdiff_t o = next <= end - LANES ? next : end < LANES ? 0 : end - LANES;        \
+            /* an infinity beside the block is no part of the sums */                              \
+            const INT first = (INT)(next - o), last = (INT)(end - o);                              \
+            const MASK keep =                                                                      \
+                (MASK)NAME##_sorted(step, (VEC)((ramp >= first) & (ramp < last)));                 \
+            MASK inside[SD_HELD];                                                                  \
+            VEC value[SD_HELD]; /* of g in row r and those before */                               \
+            SD_UNROLL for (int j = 0; j < columns; j++)                                            \
+                inside[j] = (MASK)NAME##_taps(step, valid + o * step, col, j) & keep;              \
+            for (ptrdiff_t r = 0; r < top; r++)                                                    \
+                NAME##_add_edge(run, step, columns, acc, g, rows, r, o, at + r * jump, col, keep,  \
+                                inside);                                                           \
+            SD_UNROLL for (int i = 0; i < late; i++)                                               \
+                if (late < rows)                                                                   \
+                    value[i] = NAME##_kept(                                                        \
+                        NAME##_sorted(step, NAME##_load(g[late - 1 - i] + o)), keep);              \
+            VEC sum[SD_HELD][SD_HELD]; /* apart from acc, which compilers leave in memory */       \
+            SD_UNROLL for (int j = 0; j < columns; j++)                                            \
+                SD_UNROLL for (int i = 0; i < run; i++) sum[j][i] = (VEC){0};                      \
+            for (ptrdiff_t r = late; r < rows; r++) {                                              \
+                SD_UNROLL for (int i = late; i > 0; i--) value[i] = value[i - 1];                  \
+                value[0] = NAME##_kept(NAME##_sorted(step, NAME##_load(g[r] + o)), keep);          \
+                SD_UNROLL for (int p = 0; p < phases; p++)                                         \
+                    SD_UNROLL for (int j = 0; j < columns; j++) {                                  \
+                        VEC pixels = NAME##_kept(                                                  \
+                            NAME##_taps(step, at[r * jump + p] + o * step, col, j), inside[j]);    \
+                        SD_UNROLL for (int i = p; i < run; i += phases)                            \
+                            sum[j][i] += value[i / step] * pixels;                                 \
+                    }                                                                              \
+            }                                                                                      \
+            SD_UNROLL for (int j = 0; j < columns; j++)                                            \
+                SD_UNROLL for (int i = 0; i < run; i++) acc[j][i] += sum[j][i];                    \
+            for (ptrdiff_t r = rows; r < rows + late; r++)                                         \
+                NAME##_add_edge(run, step, columns, acc, g, rows, r, o, at + r * jump, col, keep,  \
+                                inside);                                                           \
+        }                                                                                          \
+        SD_UNROLL for (int j = 0; j < columns; j++)                                                \
+            SD_UNROLL for (int i = 0; i < run; i++) {                                              \
+                T lanes[LANES];                                                                    \
+                NAME##_store(lanes, acc[j][i]);                                                    \
+                SD_UNROLL for (int half = LANES / 2; half; half /= 2)                              \
+                    SD_UNROLL for (int l = 0; l < half; l++) lanes[l] += lanes[l + half];          \
+                sums[j * sums_pitch + i] += (double)lanes[0];                                      \
+            }                                                                                      \
+    }                                                                                              \
+    /* sums[j * sums_pitch + i] += the sum over r < rows and begin <= o < end of                   \
+       g[r][o] * at[r * jump + i][o * step + col[j]] for i < run and j < columns; both are at most \
+       SD_HELD. If run > 1, jump = step; if columns > 1 and step = 2, each is a pixel after the    \
+       last. */                                                                          \
+    static void NAME##_tap_sums(int run, int step, int columns, double *sums,                      \
+                                ptrdiff_t sums_pitch, T *const *g, ptrdiff_t rows,                 \
+                                ptrdiff_t begin, ptrdiff_t end, T *const *at, ptrdiff_t jump,      \
+                                const T *valid, const ptrdiff_t *col) {                            \
+        switch (run * 16 + step * 4 + columns) {                                                   \
+            SD_TAPS_OF(1, 1, NAME) SD_TAPS_OF(2, 1, NAME) SD_TAPS_OF(3, 1, NAME)                   \
+            SD_TAPS_OF(1, 2, NAME) SD_TAPS_OF(2, 2, NAME) SD_TAPS_OF(3, 2, NAME)                   \
         }                                                                                          \
     }
-#define SD_WALK(KH, VECTORS, NAME)                                                                 \
-    case KH * 4 + VECTORS:                                                                         \
-        NAME##_walk_body(KH, VECTORS, y, y_pitch, rows, count, x, pitch, w, off, taps, bias,       \
-                         relu);                                                                    \
+#define SD_WALK_DOWN(STEP, NAME)                                                                   \
+    case STEP:                                                                                     \
+        NAME##_walk_down(STEP, y, y_pitch, rows, count, at, valid, w, bias, relu);                 \
         break;
-#define SD_TAPS(TAPS, NAME)                                                                        \
-    case TAPS:                                                                                     \
-        NAME##_sums_body(TAPS, sums, g, g_pitch, rows, count, x, pitch, off);                      \
+#define SD_WALK_ROWS_OF(RUN, STEP, NAME)                                                           \
+    case RUN * 4 + STEP:                                                                           \
+        NAME##_walk_rows(RUN, STEP, y, y_pitch, rows, count, at, RUN > 1 ? STEP : jump, valid,     \
+                         row, col, w, taps, bias, relu);                                           \
+        break;
+#define SD_TAPS_OF(RUN, STEP, NAME)                                                                \
+    SD_TAPS(RUN, STEP, 1, NAME) SD_TAPS(RUN, STEP, 2, NAME) SD_TAPS(RUN, STEP, 3, NAME)
+#define SD_TAPS(RUN, STEP, COLUMNS, NAME)                                                          \
+    case RUN * 16 + STEP * 4 + COLUMNS:                                                            \
+        NAME##_sums_body(RUN, STEP, COLUMNS, sums, sums_pitch, g, rows, begin, end, at,            \
+                         RUN > 1 ? STEP : jump, valid, col);                                       \
         break;
 
 SD_DEFINE_WALK(float, sd_float, sd_floats, sd_mask32, int,

@@ -1,11 +1,13 @@
 """Convolution of each channel with a filter of its own, and its gradients.
 
     y[n, c, o] = bias[c] + sum over taps of weight[c, tap] * x[n, c, o * stride + tap]
-A band of a plane is staged with its padding and split into phases; the filter walks over it by
-blocks of a few rows, and each pixel that is loaded serves all of them. The gradient for x is the
-same walk of the turned filter over grad_out, with zeros between its pixels where there is a stride.
-The gradient for weight is a dot product per tap, of grad_out with the staged band.
-    Loops: plane, band of rows and block of columns; rows, vectors, taps.
+The filter walks over a plane where it lies, by blocks of a few rows, and each pixel that is loaded
+serves all of them. A table of rows, with rows of zeros above and below the plane's, and a mask of
+the columns stand for the padding; rows are copied only where their pixels are apart or a load could
+leave the array. The gradient for x is the same walk of the turned filter over grad_out, by each
+phase of the stride with the taps that meet it. The gradient for weight is a dot product per tap, of
+grad_out with the rows that the filter walks over.
+    Loops: plane, band of rows; rows, vectors, taps.
 """
 
 from cpython.pycapsule cimport PyCapsule_New
@@ -15,99 +17,210 @@ from libc.string cimport memset
 
 from blocking cimport even, parts
 from entries cimport ConvolutionEntries
-from rows cimport count_inside, far_apart, first_inside, give, phases_of, take
+from rows cimport count_inside, first_inside, take
 from scratch cimport Scratch, scratch_free, scratch_part, scratch_take
-from simd cimport SD_VECTOR_BYTES, fill_run
+from simd cimport SD_VECTOR_BYTES
 from views cimport Axis, View, axis, view
 
 
 cdef extern from "depthwise.h" nogil:
     enum: SD_WALK_ROWS
-    enum: SD_WALK_VECTORS
-    enum: SD_WALK_TAPS
+    enum: SD_HELD
     void sd_float_walk(
-        int rolling, float *y, Py_ssize_t y_pitch, Py_ssize_t rows, Py_ssize_t count,
-        const float *x, Py_ssize_t pitch, const float *w, const Py_ssize_t *off, Py_ssize_t taps,
-        float bias, bint relu)
+        bint held, int run, int step, float *y, Py_ssize_t y_pitch, Py_ssize_t rows,
+        Py_ssize_t count, float **at, Py_ssize_t jump, const float *valid, const Py_ssize_t *row,
+        const Py_ssize_t *col, const float *w, Py_ssize_t taps, float bias, bint relu)
     void sd_double_walk(
-        int rolling, double *y, Py_ssize_t y_pitch, Py_ssize_t rows, Py_ssize_t count,
-        const double *x, Py_ssize_t pitch, const double *w, const Py_ssize_t *off, Py_ssize_t taps,
-        double bias, bint relu)
+        bint held, int run, int step, double *y, Py_ssize_t y_pitch, Py_ssize_t rows,
+        Py_ssize_t count, double **at, Py_ssize_t jump, const double *valid, const Py_ssize_t *row,
+        const Py_ssize_t *col, const double *w, Py_ssize_t taps, double bias, bint relu)
+    void sd_float_walk_twice(
+        float *y, Py_ssize_t y_pitch, Py_ssize_t rows, Py_ssize_t count, float **at,
+        const float *valid, const Py_ssize_t *row, const Py_ssize_t *col, const float *w,
+        Py_ssize_t evens, Py_ssize_t taps, float bias)
+    void sd_double_walk_twice(
+        double *y, Py_ssize_t y_pitch, Py_ssize_t rows, Py_ssize_t count, double **at,
+        const double *valid, const Py_ssize_t *row, const Py_ssize_t *col, const double *w,
+        Py_ssize_t evens, Py_ssize_t taps, double bias)
     void sd_float_tap_sums(
-        int taps, double *sums, const float *g, Py_ssize_t g_pitch, Py_ssize_t rows,
-        Py_ssize_t count, const float *x, Py_ssize_t pitch, const Py_ssize_t *off)
+        int run, int step, int columns, double *sums, Py_ssize_t sums_pitch, float **g,
+        Py_ssize_t rows, Py_ssize_t begin, Py_ssize_t end, float **at, Py_ssize_t jump,
+        const float *valid, const Py_ssize_t *col)
     void sd_double_tap_sums(
-        int taps, double *sums, const double *g, Py_ssize_t g_pitch, Py_ssize_t rows,
-        Py_ssize_t count, const double *x, Py_ssize_t pitch, const Py_ssize_t *off)
+        int run, int step, int columns, double *sums, Py_ssize_t sums_pitch, double **g,
+        Py_ssize_t rows, Py_ssize_t begin, Py_ssize_t end, double **at, Py_ssize_t jump,
+        const double *valid, const Py_ssize_t *col)
 
 cdef enum:
-    STAGED = 16 * 1024  # bytes of a staged band: half of the L1 cache
-    COLUMNS = 512       # most outputs of a block of columns
+    BAND = 16 * 1024  # bytes of a band's rows: half of the L1 cache
+    COLUMNS = 512     # of a gradient, added up before the sum goes on in double
+
+
+cdef struct Way:  # along an axis: output o + phase reads pixels o // up * stride + low ...
+    Py_ssize_t out, up, stride, low, span
+
+
+cdef struct Rows:  # of an array's planes, as the walk reads them
+    Py_ssize_t height, width, sh, sw
+    Py_ssize_t begin, end     # the array's addresses
+    Py_ssize_t low            # pixel of a row's first element
+    Py_ssize_t strips, apart  # pixels between the first ones of a row's strips,
+    Py_ssize_t step, length   # between the elements of a strip, and how many these are
 
 
 cdef struct Walk:
-    Axis h, w             # of the walk: a gradient's differ from its layer's
-    Py_ssize_t up_h, up_w  # pixels of the source lie so far apart, with zeros between
-    Py_ssize_t channels, x_sn, x_sc, x_sh, x_sw
-    # the staged band: its phases, `length` each, of rows that `pitch` elements hold
-    Py_ssize_t phases, length, pitch, columns, rows, blocks, bands
-    int rolling
-    # where in a thread's scratch memory the filter, the band, the gradient's rows and its sums are
-    Py_ssize_t staged, gradient, sums, bytes
-    Py_ssize_t *off     # of a tap in the band, [column][row]
-    Py_ssize_t *origin  # pixel of a phase's element 0, for column 0
+    Way h, w
+    Rows x, g  # what it reads; of a gradient for weight, grad_out
+    Py_ssize_t channels, x_sn, x_sc
+    Py_ssize_t kernel_h, kernel_w, taps
+    Py_ssize_t rows, bands, height  # output rows of a band, bands, and rows that a band reads
+    bint below, beside  # taps share their pixels: those of a column, those of a row
+    bint held           # in registers: the filter
+    int run, step       # taps of a column at a time; pixels between outputs, 1 in strips
+    Py_ssize_t *row     # by tap: the row that its first output reads,
+    Py_ssize_t *col     # the element there,
+    Py_ssize_t *source  # and its place in the filter
+    Py_ssize_t *first   # by phase: its first tap
+    Py_ssize_t *column  # by column of taps: its element
+    char *zeros  # a row
+    char *valid  # a row: all bits set where there is a pixel
+    Py_ssize_t table_bytes
+    # where in a thread's scratch memory the filter or its sums, tables and copies of rows are
+    Py_ssize_t at, at_g, staged, staged_g, bytes
     Scratch tables, scratch
 
 
-cdef void plan(Walk *walk, View *xv, Axis *h, Axis *w, Py_ssize_t itemsize) noexcept nogil:
-    cdef Py_ssize_t lanes = SD_VECTOR_BYTES // itemsize, width = SD_WALK_VECTORS * lanes
-    cdef Py_ssize_t span = (h.kernel - 1) * h.dilation + 1, height, shift
-    walk.h, walk.w = h[0], w[0]
-    walk.channels = xv.size[1]
-    walk.x_sn, walk.x_sc, walk.x_sh, walk.x_sw = (
-        xv.stride[0], xv.stride[1], xv.stride[2], xv.stride[3])
-    walk.columns = even(w.out, COLUMNS)
-    walk.blocks = parts(w.out, walk.columns)
-    walk.phases = w.kernel if far_apart(w) else phases_of(w)
-    shift = 0 if far_apart(w) else (w.kernel - 1) * w.dilation // w.stride
-    walk.length = parts(parts(walk.columns, width) * width + shift, lanes) * lanes
-    walk.pitch = walk.phases * walk.length
-    height = STAGED // itemsize // walk.pitch
-    walk.rows = even(h.out, max(SD_WALK_ROWS, (height - span) // h.stride + 1))
-    walk.bands = parts(h.out, walk.rows)
-    height = (max(walk.rows, SD_WALK_ROWS) - 1) * h.stride + span
-    walk.rolling = 0
-    if h.stride == 1 and h.dilation == 1 and h.kernel in (3, 5, 7):
-        walk.rolling = <int> h.kernel
-    walk.staged = (h.kernel * w.kernel * itemsize + 63) // 64 * 64
-    walk.gradient = walk.staged + height * walk.pitch * itemsize
-    walk.sums = (walk.gradient + walk.rows * walk.length * itemsize + 7) // 8 * 8
-    walk.bytes = walk.sums + h.kernel * w.kernel * <Py_ssize_t> sizeof(double)
+cdef Py_ssize_t floored(Py_ssize_t a, Py_ssize_t b) noexcept nogil:
+    """a // b as in Python."""
+    return a // b if a >= 0 else -parts(-a, b)
 
 
-cdef bint take_memory(Walk *walk, int threads) noexcept nogil:
-    """The tables, and scratch memory whose staged rows are zeros, as beside every image."""
-    cdef Py_ssize_t i, j, shift, taps = walk.h.kernel * walk.w.kernel
-    cdef Axis *h = &walk.h
-    cdef Axis *w = &walk.w
-    cdef bint apart = far_apart(w)
-    if not scratch_take(&walk.tables, (taps + walk.phases) * <Py_ssize_t> sizeof(Py_ssize_t), 1):
+cdef Way way(const Axis *a, bint back) noexcept nogil:
+    """Forwards, or back from the outputs to the pixels."""
+    cdef Way v
+    cdef Py_ssize_t reach = (a.kernel - 1) * a.dilation
+    if back:
+        v.out, v.up, v.stride = a.size, a.stride, 1
+        v.low = floored(a.before - reach, a.stride)
+        v.span = floored(a.before + a.stride - 1, a.stride) - v.low + 1
+    else:
+        v.out, v.up, v.stride = a.out, 1, a.stride
+        v.low, v.span = -a.before, reach + 1
+    return v
+
+
+cdef bint meets(
+    const Axis *a, bint back, Py_ssize_t phase, Py_ssize_t tap, Py_ssize_t *pixel
+) noexcept nogil:
+    """Whether a tap meets a phase's outputs, and the pixel that it reads for the first of them."""
+    cdef Py_ssize_t forwards = tap * a.dilation - a.before
+    pixel[0] = forwards
+    if back:
+        pixel[0] = floored(phase - forwards, a.stride)
+        return pixel[0] * a.stride == phase - forwards
+    return True
+
+
+cdef Rows rows_of(const View *v, Py_ssize_t low, Py_ssize_t length) noexcept nogil:
+    """The rows of an array's planes where they lie, from pixel `low` on."""
+    cdef Rows r
+    cdef int i
+    r.height, r.width, r.sh, r.sw = v.size[2], v.size[3], v.stride[2], v.stride[3]
+    r.begin = <Py_ssize_t> v.data
+    r.end = r.begin + v.itemsize
+    for i in range(4):
+        if v.stride[i] < 0:
+            r.begin += (v.size[i] - 1) * v.stride[i] * v.itemsize
+        else:
+            r.end += (v.size[i] - 1) * v.stride[i] * v.itemsize
+    r.low, r.length, r.step, r.strips, r.apart = low, length, 1, 1, 0
+    return r
+
+
+cdef void span_of(
+    Rows *x, Py_ssize_t strip, Py_ssize_t *first, Py_ssize_t *count
+) noexcept nogil:
+    """Which elements of a strip are pixels."""
+    cdef Py_ssize_t pixel = x.low + strip * x.apart, end
+    end = count_inside(pixel, x.step, x.width, x.length)
+    first[0] = min(first_inside(pixel, x.step), end)
+    count[0] = end - first[0]
+
+
+cdef void plan(
+    Walk *walk, View *xv, Axis *h, Axis *w, Py_ssize_t itemsize, bint back
+) noexcept nogil:
+    cdef Py_ssize_t lanes = SD_VECTOR_BYTES // itemsize, outputs, height, length
+    walk.h, walk.w = way(h, back), way(w, back)
+    walk.channels, walk.x_sn, walk.x_sc = xv.size[1], xv.stride[0], xv.stride[1]
+    walk.kernel_h, walk.kernel_w, walk.taps = h.kernel, w.kernel, h.kernel * w.kernel
+    # outputs of a row, whole vectors where it has less or they are taken by twos
+    outputs = max(walk.w.out, lanes) if walk.w.up == 1 else parts(w.size, 2 * lanes) * lanes
+    walk.step = 2 if walk.w.stride == 2 else 1
+    if walk.w.stride <= 2:
+        length = (outputs - 1) * walk.step + walk.w.span + walk.step - 1
+        walk.x = rows_of(xv, walk.w.low, length)
+    else:  # a strip for each column of taps
+        walk.x = rows_of(xv, walk.w.low, outputs)
+        walk.x.step, walk.x.strips, walk.x.apart = w.stride, w.kernel, w.dilation
+        length = outputs * w.kernel
+    walk.below = h.dilation == 1 and walk.h.up == walk.w.up == 1 and walk.h.stride == walk.step
+    walk.beside = walk.step == 1 or w.dilation == 1
+    walk.held = walk.below and w.dilation == 1 and walk.w.stride == walk.step \
+        and h.kernel == w.kernel == SD_HELD
+    walk.run = 1
+    if walk.below and (h.kernel in (3, 5) or h.kernel == 7 and walk.step == 1):
+        walk.run = <int> h.kernel
+    outputs = parts(walk.h.out, walk.h.up)
+    height = (BAND // itemsize // length - walk.h.span) // walk.h.stride + 1
+    walk.rows = even(outputs, max(SD_WALK_ROWS, height)) * walk.h.up
+    walk.bands = parts(walk.h.out, walk.rows)
+    walk.height = (max(walk.rows // walk.h.up, SD_WALK_ROWS) - 1) * walk.h.stride + walk.h.span
+    walk.height += walk.h.stride - 1  # rows that are read in pairs
+    walk.table_bytes = 2 * length * itemsize + <Py_ssize_t> sizeof(Py_ssize_t) * (
+        3 * walk.taps + walk.h.up * walk.w.up + 1 + walk.kernel_w)
+    walk.at = (walk.taps * <Py_ssize_t> sizeof(double) + 63) // 64 * 64
+    walk.at_g = walk.at + walk.height * <Py_ssize_t> sizeof(void *)
+    walk.staged = (walk.at_g + walk.rows * <Py_ssize_t> sizeof(void *) + 63) // 64 * 64
+    walk.staged_g = walk.staged + walk.height * length * itemsize
+    walk.bytes = walk.staged_g
+
+
+cdef bint take_memory(
+    Walk *walk, Axis *h, Axis *w, View *wv, bint back, int threads
+) noexcept nogil:
+    """The tables, and scratch memory."""
+    cdef Rows *x = &walk.x
+    cdef Py_ssize_t a, b, i, j, q, t = 0, iy, ix, first, count, length = x.strips * x.length
+    if not scratch_take(&walk.tables, walk.table_bytes, 1):
         return False
     if not scratch_take(&walk.scratch, walk.bytes, threads):
         scratch_free(&walk.tables)
         return False
-    for i in range(threads):
-        memset(<char *> scratch_part(&walk.scratch, <int> i) + walk.staged, 0,
-               walk.gradient - walk.staged)
-    walk.off = <Py_ssize_t *> scratch_part(&walk.tables, 0)
-    walk.origin = walk.off + taps
-    for j in range(w.kernel):
-        shift = 0 if apart else j * w.dilation // w.stride
-        if j < walk.phases:
-            walk.origin[j] = j * w.dilation - shift * w.stride - w.before
-        for i in range(h.kernel):
-            walk.off[j * h.kernel + i] = (
-                i * h.dilation * walk.pitch + j % walk.phases * walk.length + shift)
+    walk.zeros = <char *> scratch_part(&walk.tables, 0)
+    walk.valid = walk.zeros + length * wv.itemsize
+    walk.row = <Py_ssize_t *> (walk.valid + length * wv.itemsize)
+    walk.col, walk.source = walk.row + walk.taps, walk.row + 2 * walk.taps
+    walk.first = walk.row + 3 * walk.taps
+    walk.column = walk.first + walk.h.up * walk.w.up + 1
+    memset(walk.zeros, 0, 2 * length * wv.itemsize)
+    for j in range(x.strips):
+        span_of(x, j, &first, &count)
+        memset(walk.valid + (j * x.length + first) * wv.itemsize, 0xFF, count * wv.itemsize)
+    for a in range(walk.h.up):
+        for b in range(walk.w.up):
+            walk.first[a * walk.w.up + b] = t
+            for q in range(walk.taps):
+                j, i = q // h.kernel, q % h.kernel
+                if back:  # turned: rows and columns that follow each other
+                    j, i = w.kernel - 1 - j, h.kernel - 1 - i
+                if meets(h, back, a, i, &iy) and meets(w, back, b, j, &ix):
+                    walk.row[t] = iy - walk.h.low
+                    walk.col[t] = j * x.length if x.strips > 1 else ix - walk.w.low
+                    walk.column[j] = walk.col[t]
+                    walk.source[t] = i * wv.stride[2] + j * wv.stride[3]
+                    t += 1
+    walk.first[walk.h.up * walk.w.up] = t
     return True
 
 
@@ -116,147 +229,162 @@ cdef void free_memory(Walk *walk) noexcept nogil:
     scratch_free(&walk.tables)
 
 
-cdef void stage(
-    floating *staged, const floating *x, Walk *walk, Py_ssize_t row0, Py_ssize_t rows,
-    Py_ssize_t column0,
+cdef void find_rows(
+    floating **at, Py_ssize_t count, const floating *plane, Py_ssize_t top, Rows *x, char *zeros,
+    floating *copies,
 ) noexcept nogil:
-    """What `rows` output rows read; zeros where there are no pixels."""
-    cdef Axis *h = &walk.h
-    cdef Axis *w = &walk.w
-    cdef Py_ssize_t height = (rows - 1) * h.stride + (h.kernel - 1) * h.dilation + 1
-    cdef Py_ssize_t top = row0 * h.stride - h.before, jump = w.stride * walk.x_sw
-    cdef Py_ssize_t r, j, iy, first, low, high, count, pixel
-    cdef floating *row
-    for j in range(walk.phases):
-        first = column0 * w.stride + walk.origin[j]
-        # elements low .. high of the row, and low + walk.up_w ..., are pixels
-        if walk.up_w == 1:
-            high = count_inside(first, w.stride, w.size, walk.length)
-            low = min(first_inside(first, w.stride), high)
-            pixel, count = first + low * w.stride, high - low
-        else:
-            pixel = parts(first, walk.up_w) if first > 0 else 0
-            low = pixel * walk.up_w - first
-            count = max(0, min(w.size - pixel, (walk.length - low - 1) // walk.up_w + 1))
-            high = walk.length
-        for r in range(height):
-            iy = top + r
-            row = staged + r * walk.pitch + j * walk.length
-            if walk.up_h > 1 and iy >= 0:
-                iy = iy // walk.up_h if iy % walk.up_h == 0 else -1
-            if iy < 0 or iy >= h.size:
-                fill_run(row, <floating> 0, walk.length)
-            elif walk.up_w == 1:
-                take(row + low, count, x + iy * walk.x_sh + pixel * walk.x_sw, jump)
-                if walk.blocks > 1:  # else the zeros are there already
-                    fill_run(row, <floating> 0, low)
-                    fill_run(row + high, <floating> 0, walk.length - high)
-            else:
-                fill_run(row, <floating> 0, walk.length)
-                give(row + low, walk.up_w, x + iy * walk.x_sh + pixel * walk.x_sw, walk.x_sw,
-                     count)
+    """Where rows top, top + 1, ... of a plane are: in the plane, unless their pixels are apart or a
+    load of a row's `length` could leave the array."""
+    cdef Py_ssize_t low = min(max(0, -top), count), high = max(low, min(count, x.height - top))
+    cdef Py_ssize_t pitch = x.strips * x.length, first, inside, pixel, r, j
+    cdef const floating *rows = plane + (top + low) * x.sh + x.low
+    cdef Py_ssize_t itemsize = sizeof(floating), least = <Py_ssize_t> rows
+    cdef Py_ssize_t most = least + (high - low - 1) * x.sh * itemsize
+    for r in range(low):
+        at[r] = <floating *> zeros
+    for r in range(high, count):
+        at[r] = <floating *> zeros
+    if most < least:
+        least, most = most, least
+    if (x.sw == 1 and x.strips == 1 and x.step == 1 and least >= x.begin
+            and most + x.length * itemsize <= x.end):
+        for r in range(low, high):
+            at[r] = <floating *> rows + (r - low) * x.sh
+        return
+    for j in range(x.strips):
+        span_of(x, j, &first, &inside)
+        pixel = x.low + j * x.apart + first * x.step
+        for r in range(low, high):
+            at[r] = copies + r * pitch
+            take(at[r] + j * x.length + first, inside,
+                 plane + (top + r) * x.sh + pixel * x.sw, x.step * x.sw)
 
 
 cdef void walk_band(
-    floating *y, const floating *x, const floating *weight, View *wv, floating bias, char *scratch,
-    Walk *walk, Py_ssize_t band, Py_ssize_t column0, bint relu,
+    floating *y, const floating *x, const floating *weight, floating bias, char *scratch,
+    Walk *walk, Py_ssize_t band, bint relu,
 ) noexcept nogil:
-    """A band of a plane and a block of its columns."""
-    cdef Axis *h = &walk.h
+    """A band of a plane."""
+    cdef Way *h = &walk.h
+    cdef Way *w = &walk.w
+    cdef floating *to
+    cdef floating *valid = <floating *> walk.valid
     cdef floating *filter = <floating *> scratch
-    cdef floating *staged = <floating *> (scratch + walk.staged)
-    cdef Py_ssize_t row0 = band * walk.rows, rows = min(walk.rows, h.out - row0), i, j
-    cdef Py_ssize_t count = min(walk.columns, walk.w.out - column0), taps = h.kernel * walk.w.kernel
-    for j in range(walk.w.kernel):
-        for i in range(h.kernel):
-            filter[j * h.kernel + i] = weight[i * wv.stride[2] + j * wv.stride[3]]
-    stage(staged, x, walk, row0, rows, column0)
-    y += row0 * walk.w.out + column0
-    if floating is float:
-        sd_float_walk(walk.rolling, y, walk.w.out, rows, count, staged, h.stride * walk.pitch,
-                      filter, walk.off, taps, bias, relu)
-    else:
-        sd_double_walk(walk.rolling, y, walk.w.out, rows, count, staged, h.stride * walk.pitch,
-                       filter, walk.off, taps, bias, relu)
+    cdef floating **at = <floating **> (scratch + walk.at)
+    cdef Py_ssize_t row0 = band * walk.rows, rows = min(walk.rows, h.out - row0)
+    cdef Py_ssize_t t, end, phase, count, pitch = h.up * w.out
+    for t in range(walk.taps):
+        filter[t] = weight[walk.source[t]]
+    find_rows(at, walk.height, x, row0 // h.up * h.stride + h.low, &walk.x, walk.zeros,
+              <floating *> (scratch + walk.staged))
+    for phase in range(min(h.up, rows)):
+        to = y + (row0 + phase) * w.out
+        count = (rows - phase - 1) // h.up + 1
+        t, end = walk.first[phase * w.up], walk.first[(phase + 1) * w.up]
+        if floating is float:
+            if w.up == 1:
+                sd_float_walk(
+                    walk.held, walk.run, walk.step, to, pitch, count, w.out, at, h.stride, valid,
+                    walk.row + t, walk.col + t, filter + t, end - t, bias, relu)
+            else:
+                sd_float_walk_twice(
+                    to, pitch, count, w.out, at, valid, walk.row + t, walk.col + t, filter + t,
+                    walk.first[phase * 2 + 1] - t, end - t, bias)
+        elif w.up == 1:
+            sd_double_walk(
+                walk.held, walk.run, walk.step, to, pitch, count, w.out, at, h.stride, valid,
+                walk.row + t, walk.col + t, filter + t, end - t, bias, relu)
+        else:
+            sd_double_walk_twice(
+                to, pitch, count, w.out, at, valid, walk.row + t, walk.col + t, filter + t,
+                walk.first[phase * 2 + 1] - t, end - t, bias)
 
 
 cdef bint walk_planes(
     floating *y, const floating *x, const floating *weight, View *wv, const floating *bias,
-    Walk *walk, Py_ssize_t images, bint relu, int threads,
+    Walk *walk, Axis *h, Axis *w, Py_ssize_t images, bint back, bint relu, int threads,
 ) noexcept nogil:
-    cdef Py_ssize_t task, plane, channel, tasks = walk.bands * walk.blocks
-    if not take_memory(walk, threads):
+    cdef Py_ssize_t task, plane, channel
+    if not take_memory(walk, h, w, wv, back, threads):
         return False
     with parallel(num_threads=threads):
-        for task in prange(images * walk.channels * tasks, schedule="static"):
-            plane = task // tasks
+        for task in prange(images * walk.channels * walk.bands, schedule="static"):
+            plane = task // walk.bands
             channel = plane % walk.channels
             walk_band(
                 y + plane * walk.h.out * walk.w.out,
                 x + plane // walk.channels * walk.x_sn + channel * walk.x_sc,
-                weight + channel * wv.stride[0], wv,
-                bias[channel] if bias != NULL else <floating> 0,
-                <char *> scratch_part(&walk.scratch, threadid()), walk, task % walk.bands,
-                task // walk.bands % walk.blocks * walk.columns, relu)
+                weight + channel * wv.stride[0], bias[channel] if bias != NULL else <floating> 0,
+                <char *> scratch_part(&walk.scratch, threadid()), walk, task % walk.bands, relu)
     free_memory(walk)
     return True
 
 
 cdef void sum_taps(
-    double *sums, const floating *g, const floating *x, Walk *walk, Py_ssize_t rows,
-    Py_ssize_t count,
+    double *sums, floating **g, Py_ssize_t rows, floating **at, Walk *walk
 ) noexcept nogil:
-    cdef Py_ssize_t t = 0, taps = walk.h.kernel * walk.w.kernel
-    cdef Py_ssize_t some = even(taps, SD_WALK_TAPS), pitch = walk.h.stride * walk.pitch
-    cdef Py_ssize_t *off = walk.off
-    while t < taps:
-        some = min(some, taps - t)
-        if floating is float:
-            sd_float_tap_sums(<int> some, sums + t, g, walk.length, rows, count, x, pitch, off + t)
-        else:
-            sd_double_tap_sums(<int> some, sums + t, g, walk.length, rows, count, x, pitch, off + t)
-        t += some
+    """A band of a plane's part in the sums of all taps, [column][row]."""
+    cdef Py_ssize_t b, i, j, begin, end, run, some, block = even(walk.w.out, COLUMNS)
+    cdef floating *valid = <floating *> walk.valid
+    for b in range(parts(walk.w.out, block)):
+        begin, end = b * block, min((b + 1) * block, walk.w.out)
+        i = 0
+        while i < walk.kernel_h:
+            run = even(walk.kernel_h - i, SD_HELD if walk.below else 1)
+            j = 0
+            while j < walk.kernel_w:
+                some = even(walk.kernel_w - j, SD_HELD if walk.beside else 1)
+                if floating is float:
+                    sd_float_tap_sums(
+                        <int> run, walk.step, <int> some, sums + j * walk.kernel_h + i,
+                        walk.kernel_h, g, rows, begin, end, at + walk.row[i], walk.h.stride,
+                        valid, walk.column + j)
+                else:
+                    sd_double_tap_sums(
+                        <int> run, walk.step, <int> some, sums + j * walk.kernel_h + i,
+                        walk.kernel_h, g, rows, begin, end, at + walk.row[i], walk.h.stride,
+                        valid, walk.column + j)
+                j += some
+            i += run
 
 
 cdef void weight_of_channel(
     floating *weight, const floating *g, View *gv, const floating *x, char *scratch, Walk *walk
 ) noexcept nogil:
     """One channel's filter: its sums over all images, in one fixed order."""
-    cdef floating *staged = <floating *> (scratch + walk.staged)
-    cdef floating *rows_of_g = <floating *> (scratch + walk.gradient)
-    cdef double *sums = <double *> (scratch + walk.sums)
-    cdef Py_ssize_t n, band, block, row0, rows, column0, count, r, i, j
-    for i in range(walk.h.kernel * walk.w.kernel):
+    cdef double *sums = <double *> scratch
+    cdef floating **at = <floating **> (scratch + walk.at)
+    cdef floating **at_g = <floating **> (scratch + walk.at_g)
+    cdef Py_ssize_t n, band, row0, rows, i, j
+    for i in range(walk.taps):
         sums[i] = 0
     for n in range(gv.size[0]):
         for band in range(walk.bands):
             row0 = band * walk.rows
             rows = min(walk.rows, walk.h.out - row0)
-            for block in range(walk.blocks):
-                column0 = block * walk.columns
-                count = min(walk.columns, walk.w.out - column0)
-                stage(staged, x + n * walk.x_sn, walk, row0, rows, column0)
-                for r in range(rows):
-                    take(rows_of_g + r * walk.length, count,
-                         g + n * gv.stride[0] + (row0 + r) * gv.stride[2]
-                         + column0 * gv.stride[3], gv.stride[3])
-                sum_taps(sums, rows_of_g, staged, walk, rows, count)
-    for i in range(walk.h.kernel):
-        for j in range(walk.w.kernel):
-            weight[i * walk.w.kernel + j] = <floating> sums[j * walk.h.kernel + i]
+            find_rows(at, (rows - 1) * walk.h.stride + walk.h.span, x + n * walk.x_sn,
+                      row0 * walk.h.stride + walk.h.low, &walk.x, walk.zeros,
+                      <floating *> (scratch + walk.staged))
+            find_rows(at_g, rows, g + n * gv.stride[0], row0, &walk.g, walk.zeros,
+                      <floating *> (scratch + walk.staged_g))
+            sum_taps(sums, at_g, rows, at, walk)
+    for i in range(walk.kernel_h):
+        for j in range(walk.kernel_w):
+            weight[i * walk.kernel_w + j] = <floating> sums[j * walk.kernel_h + i]
 
 
 cdef bint weight_of_channels(
-    floating *weight, const floating *g, View *gv, const floating *x, Walk *walk, int threads
+    floating *weight, View *wv, const floating *g, View *gv, const floating *x, Walk *walk,
+    Axis *h, Axis *w, int threads,
 ) noexcept nogil:
-    cdef Py_ssize_t channel, taps = walk.h.kernel * walk.w.kernel
-    if not take_memory(walk, threads):
+    cdef Py_ssize_t channel
+    if not take_memory(walk, h, w, wv, False, threads):
         return False
     with parallel(num_threads=threads):
         for channel in prange(walk.channels, schedule="static"):
             weight_of_channel(
-                weight + channel * taps, g + channel * gv.stride[1], gv, x + channel * walk.x_sc,
-                <char *> scratch_part(&walk.scratch, threadid()), walk)
+                weight + channel * walk.taps, g + channel * gv.stride[1], gv,
+                x + channel * walk.x_sc, <char *> scratch_part(&walk.scratch, threadid()), walk)
     free_memory(walk)
     return True
 
@@ -278,23 +406,29 @@ def forward_workspace(
     cdef Axis h = axis(rows), w = axis(columns)
     cdef Walk walk
     with nogil:
-        plan(&walk, &wv, &h, &w, wv.itemsize)
-    return threads * walk.bytes + (h.kernel * w.kernel + walk.phases) * <Py_ssize_t> sizeof(
-        Py_ssize_t)
+        plan(&walk, &wv, &h, &w, wv.itemsize, False)
+    return threads * walk.bytes + walk.table_bytes
+
+
+cdef bint run(
+    View *x, View *weight, View *bias, View *y, Axis *h, Axis *w, bint back, bint relu,
+    int threads,
+) noexcept nogil:
+    """Forwards, or back: from `x`, which is grad_out, to `y`, which is x."""
+    cdef Walk walk
+    plan(&walk, x, h, w, x.itemsize, back)
+    if x.itemsize == sizeof(float):
+        return walk_planes(<float *> y.data, <float *> x.data, <float *> weight.data, weight,
+                           <float *> bias.data, &walk, h, w, x.size[0], back, relu, threads)
+    return walk_planes(<double *> y.data, <double *> x.data, <double *> weight.data, weight,
+                       <double *> bias.data, &walk, h, w, x.size[0], back, relu, threads)
 
 
 cdef bint run_forward(
     View *x, View *weight, View *packed, View *bias, View *y, Axis *h, Axis *w,
     Py_ssize_t groups, bint relu, int threads,
 ) noexcept nogil:
-    cdef Walk walk
-    plan(&walk, x, h, w, x.itemsize)
-    walk.up_h = walk.up_w = 1
-    if x.itemsize == sizeof(float):
-        return walk_planes(<float *> y.data, <float *> x.data, <float *> weight.data, weight,
-                           <float *> bias.data, &walk, x.size[0], relu, threads)
-    return walk_planes(<double *> y.data, <double *> x.data, <double *> weight.data, weight,
-                       <double *> bias.data, &walk, x.size[0], relu, threads)
+    return run(x, weight, bias, y, h, w, False, relu, threads)
 
 
 def forward(
@@ -312,31 +446,11 @@ def forward(
     return done
 
 
-cdef inline Axis turned(const Axis *a) noexcept nogil:
-    """The axis that the turned filter walks along, back from the outputs to the pixels."""
-    cdef Axis t = a[0]
-    t.size, t.out, t.stride = a.out, a.size, 1
-    t.before = (a.kernel - 1) * a.dilation - a.before
-    return t
-
-
 cdef bint run_gradient_x(
     View *grad_out, View *weight, View *bias, View *x, Axis *h, Axis *w, Py_ssize_t groups,
     int threads,
 ) noexcept nogil:
-    cdef Axis th = turned(h), tw = turned(w)
-    cdef View filters = weight[0]
-    cdef Walk walk
-    filters.data += filters.itemsize * (
-        (h.kernel - 1) * weight.stride[2] + (w.kernel - 1) * weight.stride[3])
-    filters.stride[2], filters.stride[3] = -weight.stride[2], -weight.stride[3]
-    plan(&walk, grad_out, &th, &tw, x.itemsize)
-    walk.up_h, walk.up_w = h.stride, w.stride
-    if x.itemsize == sizeof(float):
-        return walk_planes(<float *> x.data, <float *> grad_out.data, <float *> filters.data,
-                           &filters, <float *> bias.data, &walk, x.size[0], False, threads)
-    return walk_planes(<double *> x.data, <double *> grad_out.data, <double *> filters.data,
-                       &filters, <double *> bias.data, &walk, x.size[0], False, threads)
+    return run(grad_out, weight, bias, x, h, w, True, False, threads)
 
 
 def gradient_x(grad_out, weight, bias, x, rows, columns, Py_ssize_t groups, int threads):
@@ -354,13 +468,16 @@ cdef bint run_gradient_weight(
     View *grad_out, View *x, View *weight, Axis *h, Axis *w, Py_ssize_t groups, int threads,
 ) noexcept nogil:
     cdef Walk walk
-    plan(&walk, x, h, w, x.itemsize)
-    walk.up_h = walk.up_w = 1
+    plan(&walk, x, h, w, x.itemsize, False)
+    walk.g = rows_of(grad_out, 0, max(w.out, SD_VECTOR_BYTES // x.itemsize))
+    walk.bytes += walk.rows * walk.g.length * x.itemsize
     if x.itemsize == sizeof(float):
-        return weight_of_channels(<float *> weight.data, <float *> grad_out.data, grad_out,
-                                  <float *> x.data, &walk, threads)
-    return weight_of_channels(<double *> weight.data, <double *> grad_out.data, grad_out,
-                              <double *> x.data, &walk, threads)
+        return weight_of_channels(
+            <float *> weight.data, weight, <float *> grad_out.data, grad_out, <float *> x.data,
+            &walk, h, w, threads)
+    return weight_of_channels(
+        <double *> weight.data, weight, <double *> grad_out.data, grad_out, <double *> x.data,
+        &walk, h, w, threads)
 
 
 def gradient_weight(grad_out, x, weight, rows, columns, Py_ssize_t groups, int threads):

@@ -207,8 +207,8 @@ def winograd_tiles(out: int, start: int, stop: int) -> tuple[int, int]:
     return edge(start, 0), min(edge(stop, 1), out)
 
 
-#: The largest stride and dilation that the depthwise kernels serve: they stage all the rows from a
-#: band's first tap to its last, the others only those that a tap meets.
+#: The largest stride and dilation that the depthwise kernels serve: their tables and copies hold
+#: all the rows from a band's first tap to its last, the others only those that a tap meets.
 _DEPTHWISE_STEP = 16
 
 
@@ -792,7 +792,7 @@ def _gradient_x(
 ) -> None:
     """Fill x (n, c, h, w); `bias` (c,) is added."""
     h, w, groups, _, family = layer
-    if max(h.stride, w.stride) > 2:  # whose gaps the depthwise kernel would fill with zeros
+    if max(h.stride, w.stride) > 2:  # the depthwise kernel has two phases at most
         family = "convolution"
     kernels = getattr(_dispatch.kernels, family)
     work = grad_out.size * weight[0].size
