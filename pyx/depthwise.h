@@ -69,15 +69,15 @@
             }                                                                                      \
         }                                                                                          \
     }                                                                                              \
-    /* A column of vectors: each row that is loaded adds to the outputs that it is a part of. Rows \
-       hold at least a vector. */                                                                  \
+    /* A column of vectors: each row that is loaded adds to the outputs that it is a part of. */   \
     SD_INLINE void NAME##_walk_down(                                                               \
         const int step, T *y, ptrdiff_t y_pitch, ptrdiff_t rows, ptrdiff_t count, T *const *at,    \
         const T *valid, const T *w, T bias, int relu) {                                            \
         const int late = (SD_HELD - 1) / step; /* rows from an output's first to its last */       \
+        const T *end = y_pitch == count ? y + rows * count : y;                                    \
         VEC k[SD_HELD][SD_HELD];                                                                   \
         SD_UNROLL for (int j = 0; j < SD_HELD; j++)                                                \
-            SD_UNROLL for (int i = 0; i < SD_HELD; i++) k[j][i] = w[j * SD_HELD + i] - (VEC){0};   \
+            SD_UNROLL for (int i = 0; i < SD_HELD; i++) k[j][i] = w[i * SD_HELD + j] - (VEC){0};   \
         for (ptrdiff_t o = 0; o < count; o += LANES) {                                             \
             if (o > 0 && o > count - LANES) o = count - LANES;                                     \
             MASK inside[SD_HELD];                                                                  \
@@ -89,7 +89,7 @@
             SD_UNROLL for (int i = 0; i <= late; i++) acc[i] = (VEC){0};                           \
             for (ptrdiff_t r = 0; r < rows + late; r++, from += step, to += y_pitch) {             \
                 SD_UNROLL for (int i = late; i > 0; i--) acc[i] = acc[i - 1];                      \
-                acc[0] = bias - (VEC){0};                                                          \
+                acc[0] = (VEC){0};                                                                 \
                 SD_UNROLL for (int p = 0; p < step; p++)                                           \
                     SD_UNROLL for (int j = 0; j < SD_HELD; j++) {                                  \
                         VEC pixels = NAME##_nth(step, from[p] + o * step, j);                      \
@@ -98,22 +98,23 @@
                             acc[i / step] += k[j][i] * pixels;                                     \
                     }                                                                              \
                 if (r >= late) {                                                                   \
-                    VEC value = NAME##_sorted(step, acc[late]);                                    \
+                    VEC value = NAME##_sorted(step, acc[late]) + bias;                             \
                     if (relu) value = NAME##_relu(value);                                          \
-                    NAME##_store(to, value);                                                       \
+                    NAME##_put(to, value, count, end);                                             \
                 }                                                                                  \
             }                                                                                      \
         }                                                                                          \
     }                                                                                              \
     /* y[r][o] = bias + sum over t < taps of w[t] * at[r * jump + row[t]][o * step + col[t]], where\
-       `valid`, laid out like a row, has all bits set, and 0 elsewhere. Taps come in runs of `run`,\
-       each a row after the last; if that is more than one, jump = step. `held` says that there    \
-       are SD_HELD such runs of SD_HELD taps, each a pixel after the last, from element 0 on. */   \
+       `valid`, laid out like a row, has all bits set, and 0 elsewhere: in this order, bias last.  \
+       Taps come in runs of `run`, each a row after the last; if that is more than one, jump =     \
+       step. `held` says that there are SD_HELD rows, from row 0 on, of SD_HELD taps, each a pixel \
+       after the last, from element 0 on, and jump = step. */                                      \
     static void NAME##_walk(int held, int run, int step, T *y, ptrdiff_t y_pitch, ptrdiff_t rows,  \
                             ptrdiff_t count, T *const *at, ptrdiff_t jump, const T *valid,         \
                             const ptrdiff_t *row, const ptrdiff_t *col, const T *w,                \
                             ptrdiff_t taps, T bias, int relu) {                                    \
-        switch (held && count >= LANES ? step : run * 4 + step) {                                  \
+        switch (held ? step : run * 4 + step) {                                                    \
             SD_WALK_DOWN(1, NAME) SD_WALK_ROWS_OF(1, 1, NAME) SD_WALK_ROWS_OF(3, 1, NAME)          \
             SD_WALK_DOWN(2, NAME) SD_WALK_ROWS_OF(1, 2, NAME) SD_WALK_ROWS_OF(3, 2, NAME)          \
             SD_WALK_ROWS_OF(5, 1, NAME) SD_WALK_ROWS_OF(5, 2, NAME) SD_WALK_ROWS_OF(7, 1, NAME)    \
@@ -233,7 +234,7 @@
     /* sums[j * sums_pitch + i] += the sum over r < rows and begin <= o < end of                   \
        g[r][o] * at[r * jump + i][o * step + col[j]] for i < run and j < columns; both are at most \
        SD_HELD. If run > 1, jump = step; if columns > 1 and step = 2, each is a pixel after the    \
-       last. */                                                                          \
+       last. */                                                                                    \
     static void NAME##_tap_sums(int run, int step, int columns, double *sums,                      \
                                 ptrdiff_t sums_pitch, T *const *g, ptrdiff_t rows,                 \
                                 ptrdiff_t begin, ptrdiff_t end, T *const *at, ptrdiff_t jump,      \

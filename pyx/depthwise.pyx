@@ -72,9 +72,10 @@ cdef struct Walk:
     Way h, w
     Rows x, g  # what it reads; of a gradient for weight, grad_out
     Py_ssize_t channels, x_sn, x_sc
-    Py_ssize_t kernel_h, kernel_w, taps
+    Py_ssize_t kernel_h, kernel_w, taps, dilation_h
     Py_ssize_t rows, bands, height  # output rows of a band, bands, and rows that a band reads
     bint below, beside  # taps share their pixels: those of a column, those of a row
+    bint across         # taps are summed up row by row, not column by column
     bint held           # in registers: the filter
     int run, step       # taps of a column at a time; pixels between outputs, 1 in strips
     Py_ssize_t *row     # by tap: the row that its first output reads,
@@ -100,9 +101,9 @@ cdef Way way(const Axis *a, bint back) noexcept nogil:
     cdef Way v
     cdef Py_ssize_t reach = (a.kernel - 1) * a.dilation
     if back:
-        v.out, v.up, v.stride = a.size, a.stride, 1
-        v.low = floored(a.before - reach, a.stride)
-        v.span = floored(a.before + a.stride - 1, a.stride) - v.low + 1
+        v.out, v.up, v.stride = a.size, a.given_stride, 1  # a tile of one output has its phases
+        v.low = floored(a.before - reach, v.up)
+        v.span = floored(a.before + v.up - 1, v.up) - v.low + 1
     else:
         v.out, v.up, v.stride = a.out, 1, a.stride
         v.low, v.span = -a.before, reach + 1
@@ -116,8 +117,8 @@ cdef bint meets(
     cdef Py_ssize_t forwards = tap * a.dilation - a.before
     pixel[0] = forwards
     if back:
-        pixel[0] = floored(phase - forwards, a.stride)
-        return pixel[0] * a.stride == phase - forwards
+        pixel[0] = floored(phase - forwards, a.given_stride)
+        return pixel[0] * a.given_stride == phase - forwards
     return True
 
 
@@ -154,6 +155,7 @@ cdef void plan(
     walk.h, walk.w = way(h, back), way(w, back)
     walk.channels, walk.x_sn, walk.x_sc = xv.size[1], xv.stride[0], xv.stride[1]
     walk.kernel_h, walk.kernel_w, walk.taps = h.kernel, w.kernel, h.kernel * w.kernel
+    walk.dilation_h = h.dilation
     # outputs of a row, whole vectors where it has less or they are taken by twos
     outputs = max(walk.w.out, lanes) if walk.w.up == 1 else parts(w.size, 2 * lanes) * lanes
     walk.step = 2 if walk.w.stride == 2 else 1
@@ -166,10 +168,12 @@ cdef void plan(
         length = outputs * w.kernel
     walk.below = h.dilation == 1 and walk.h.up == walk.w.up == 1 and walk.h.stride == walk.step
     walk.beside = walk.step == 1 or w.dilation == 1
-    walk.held = walk.below and w.dilation == 1 and walk.w.stride == walk.step \
-        and h.kernel == w.kernel == SD_HELD
+    # by the kernel alone: a tile's walk may be another than that of the whole plane
+    walk.across = h.kernel == w.kernel == SD_HELD
+    walk.held = walk.across and walk.below and w.dilation == 1 and walk.w.stride == walk.step
     walk.run = 1
-    if walk.below and (h.kernel in (3, 5) or h.kernel == 7 and walk.step == 1):
+    if not walk.across and walk.below and (
+            h.kernel in (3, 5) or h.kernel == 7 and walk.step == 1):
         walk.run = <int> h.kernel
     outputs = parts(walk.h.out, walk.h.up)
     height = (BAND // itemsize // length - walk.h.span) // walk.h.stride + 1
@@ -211,7 +215,10 @@ cdef bint take_memory(
         for b in range(walk.w.up):
             walk.first[a * walk.w.up + b] = t
             for q in range(walk.taps):
-                j, i = q // h.kernel, q % h.kernel
+                if walk.across:
+                    i, j = q // w.kernel, q % w.kernel
+                else:
+                    j, i = q // h.kernel, q % h.kernel
                 if back:  # turned: rows and columns that follow each other
                     j, i = w.kernel - 1 - j, h.kernel - 1 - i
                 if meets(h, back, a, i, &iy) and meets(w, back, b, j, &ix):
@@ -337,12 +344,12 @@ cdef void sum_taps(
                 if floating is float:
                     sd_float_tap_sums(
                         <int> run, walk.step, <int> some, sums + j * walk.kernel_h + i,
-                        walk.kernel_h, g, rows, begin, end, at + walk.row[i], walk.h.stride,
+                        walk.kernel_h, g, rows, begin, end, at + i * walk.dilation_h, walk.h.stride,
                         valid, walk.column + j)
                 else:
                     sd_double_tap_sums(
                         <int> run, walk.step, <int> some, sums + j * walk.kernel_h + i,
-                        walk.kernel_h, g, rows, begin, end, at + walk.row[i], walk.h.stride,
+                        walk.kernel_h, g, rows, begin, end, at + i * walk.dilation_h, walk.h.stride,
                         valid, walk.column + j)
                 j += some
             i += run

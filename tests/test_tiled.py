@@ -213,6 +213,20 @@ def test_long_sums_of_a_transposed_layer_are_cut_as_in_the_whole(level, dtype, w
     assert_same_bits(tiled.apply(layer, image, tile, progress=False), layer(image))
 
 
+@pytest.mark.parametrize("stride", [1, 2, 3, (1, 2), (2, 1), (1, 3)], ids=str)
+@pytest.mark.parametrize("kernel", [3, 5, 7, (3, 5)], ids=str)
+@pytest.mark.parametrize("layer", [Conv2d, ConvTranspose2d])
+def test_a_filter_a_channel_sums_in_the_order_of_the_whole(level, dtype, layer, kernel, stride):
+    """Also where a tile holds no whole vector, or no second step of the stride."""
+    image = picture(3, 17, 37, dtype=dtype)
+    for dilation in (1, 2):
+        options = {"stride": stride, "dilation": dilation, "padding": 2, "groups": 3}
+        model = layer(3, 3, kernel, dtype=dtype, rng=0, **options)
+        model.bias[:] = picture(3, dtype=dtype, seed=1)
+        for tile in (1, (40, 1), (3, 9), 17):
+            assert_same_bits(tiled.apply(model, image, tile, progress=False), model(image))
+
+
 def test_im2col_is_within_its_rounding(dtype):
     model, image = Conv2d(8, 4, 3, algorithm="im2col", dtype=dtype, rng=0), picture(8, 50, 60)
     image = image.astype(dtype)
