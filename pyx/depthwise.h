@@ -4,9 +4,12 @@
 
 #include "lanes.h"
 
-#define SD_WALK_ROWS 7 /* of a block: planes of 7, 14, 28, ... rows are whole blocks */
-#define SD_WALK_RUN 7  /* most taps, one below the other, that share their pixels */
-#define SD_HELD 3      /* rows and columns of the filter that registers hold */
+/* Rows of a block, and of one where less are left: planes of 7, 14, 28, ... are whole blocks. */
+#define SD_WALK_ROWS (SD_REGISTERS == 32 ? 14 : 7)
+#define SD_WALK_FEW 7
+#define SD_WALK_RUN 7 /* most taps, one below the other, that share their pixels */
+#define SD_HELD 3     /* rows and columns of the filter that registers hold */
+#define SD_WIDE (SD_VECTOR_BYTES == 64)
 
 #define SD_DEFINE_WALK(T, NAME, VEC, MASK, INT, LANES)                                             \
     /* Every `step`-th pixel from the j-th on, mixed as `sorted` undoes it. */                     \
@@ -30,80 +33,138 @@
         }                                                                                          \
     }                                                                                              \
     /* A block of rows, column of taps after column of taps. */                                    \
+    SD_INLINE void NAME##_walk_block(                                                              \
+        const int block, const int run, const int step, T *y, ptrdiff_t y_pitch, ptrdiff_t rows,   \
+        ptrdiff_t count, const T *end, T *const *at, ptrdiff_t jump, const T *valid,               \
+        const ptrdiff_t *row, const ptrdiff_t *col, const T *w, ptrdiff_t taps, T bias, int relu) {\
+        const int reach = run > 1 ? (block - 1) * step + run : block;                              \
+        const ptrdiff_t next = run > 1 ? 1 : jump;                                                 \
+        for (ptrdiff_t o = 0; o < count; o += LANES) {                                             \
+            if (o > 0 && o > count - LANES) o = count - LANES;                                     \
+            VEC acc[SD_WALK_ROWS];                                                                 \
+            SD_UNROLL for (int r = 0; r < block; r++) acc[r] = (VEC){0};                           \
+            for (ptrdiff_t t = 0; t < taps; t += run) {                                            \
+                T *const *from = run > 1 ? at : at + row[t];                                       \
+                const ptrdiff_t c = o * step;                                                      \
+                const MASK inside = (MASK)NAME##_taps(step, valid + c, col + t, 0);                \
+                VEC k[SD_WALK_RUN];                                                                \
+                SD_UNROLL for (int i = 0; i < run; i++) k[i] = w[t + i] - (VEC){0};                \
+                SD_UNROLL for (int r = 0; r < reach; r++) {                                        \
+                    VEC pixels = NAME##_taps(step, from[r * next] + c, col + t, 0);                \
+                    pixels = NAME##_kept(pixels, inside);                                          \
+                    SD_UNROLL for (int i = 0; i < run; i++) {                                      \
+                        const int to = run > 1 ? (r - i) / step : r;                               \
+                        if (run == 1 || (r >= i && (r - i) % step == 0 && to < block))             \
+                            acc[to] += k[i] * pixels;                                              \
+                    }                                                                              \
+                }                                                                                  \
+            }                                                                                      \
+            SD_UNROLL for (int r = 0; r < block; r++)                                              \
+                acc[r] = NAME##_sorted(step, acc[r]) + bias;                                       \
+            if (relu) SD_UNROLL for (int r = 0; r < block; r++) acc[r] = NAME##_relu(acc[r]);      \
+            T *to = y + o;                                                                         \
+            SD_UNROLL for (int r = 0; r < block; r++, to += y_pitch)                               \
+                if (r < rows) NAME##_put(to, acc[r], count, end);                                  \
+        }                                                                                          \
+    }                                                                                              \
     SD_INLINE void NAME##_walk_rows(                                                               \
         const int run, const int step, T *y, ptrdiff_t y_pitch, ptrdiff_t rows, ptrdiff_t count,   \
         T *const *at, ptrdiff_t jump, const T *valid, const ptrdiff_t *row, const ptrdiff_t *col,  \
         const T *w, ptrdiff_t taps, T bias, int relu) {                                            \
-        enum { block = SD_WALK_ROWS };                                                             \
-        const int reach = run > 1 ? (block - 1) * step + run : block;                              \
-        const ptrdiff_t next = run > 1 ? 1 : jump;                                                 \
         const T *end = y_pitch == count ? y + rows * count : y;                                    \
-        for (ptrdiff_t r0 = 0; r0 < rows; r0 += block) {                                           \
-            if (r0 > 0 && r0 > rows - block) r0 = rows - block;                                    \
-            for (ptrdiff_t o = 0; o < count; o += LANES) {                                         \
-                if (o > 0 && o > count - LANES) o = count - LANES;                                 \
-                VEC acc[block];                                                                    \
-                SD_UNROLL for (int r = 0; r < block; r++) acc[r] = (VEC){0};                       \
-                for (ptrdiff_t t = 0; t < taps; t += run) {                                        \
-                    T *const *from = at + r0 * jump + row[t];                                      \
-                    const ptrdiff_t c = o * step;                                                  \
-                    const MASK inside = (MASK)NAME##_taps(step, valid + c, col + t, 0);            \
-                    VEC k[SD_WALK_RUN];                                                            \
-                    SD_UNROLL for (int i = 0; i < run; i++) k[i] = w[t + i] - (VEC){0};            \
-                    SD_UNROLL for (int r = 0; r < reach; r++) {                                    \
-                        VEC pixels = NAME##_taps(step, from[r * next] + c, col + t, 0);            \
-                        pixels = NAME##_kept(pixels, inside);                                      \
-                        SD_UNROLL for (int i = 0; i < run; i++) {                                  \
-                            const int to = run > 1 ? (r - i) / step : r;                           \
-                            if (run == 1 || (r >= i && (r - i) % step == 0 && to < block))         \
-                                acc[to] += k[i] * pixels;                                          \
-                        }                                                                          \
-                    }                                                                              \
-                }                                                                                  \
-                SD_UNROLL for (int r = 0; r < block; r++)                                          \
-                    acc[r] = NAME##_sorted(step, acc[r]) + bias;                                   \
-                if (relu) SD_UNROLL for (int r = 0; r < block; r++) acc[r] = NAME##_relu(acc[r]);  \
-                T *to = y + r0 * y_pitch + o;                                                      \
-                SD_UNROLL for (int r = 0; r < block; r++)                                          \
-                    if (r < rows) NAME##_put(to + r * y_pitch, acc[r], count, end);                \
-            }                                                                                      \
+        for (ptrdiff_t r0 = 0, few = 0; r0 < rows; r0 += few ? SD_WALK_FEW : SD_WALK_ROWS) {       \
+            few = rows - r0 <= SD_WALK_FEW || SD_WALK_ROWS == SD_WALK_FEW;                         \
+            const ptrdiff_t block = few ? SD_WALK_FEW : SD_WALK_ROWS;                              \
+            if (r0 > 0 && r0 > rows - block) r0 = rows > block ? rows - block : 0;                 \
+            if (few)                                                                               \
+                NAME##_walk_block(SD_WALK_FEW, run, step, y + r0 * y_pitch, y_pitch, rows, count,  \
+                                  end, at + r0 * jump, jump, valid, row, col, w, taps, bias, relu);\
+            else                                                                                   \
+                NAME##_walk_block(SD_WALK_ROWS, run, step, y + r0 * y_pitch, y_pitch, rows, count, \
+                                  end, at + r0 * jump, jump, valid, row, col, w, taps, bias, relu);\
         }                                                                                          \
     }                                                                                              \
-    /* A column of vectors: each row that is loaded adds to the outputs that it is a part of. */   \
-    SD_INLINE void NAME##_walk_down(                                                               \
-        const int step, T *y, ptrdiff_t y_pitch, ptrdiff_t rows, ptrdiff_t count, T *const *at,    \
-        const T *valid, const T *w, T bias, int relu) {                                            \
-        const int late = (SD_HELD - 1) / step; /* rows from an output's first to its last */       \
-        const T *end = y_pitch == count ? y + rows * count : y;                                    \
-        VEC k[SD_HELD][SD_HELD];                                                                   \
+    /* The pixels of a row's SD_HELD taps, each a pixel after the last. Wide vectors are loaded once,\
+       for most of their loads would cross cache lines, and moved on by one lane. */               \
+    SD_INLINE void NAME##_held(const int step, const T *p, const MASK *inside, VEC *pixels) {      \
+        if (!SD_WIDE) {                                                                            \
+            SD_UNROLL for (int j = 0; j < SD_HELD; j++)                                            \
+                pixels[j] = NAME##_kept(NAME##_nth(step, p, j), inside[j]);                        \
+            return;                                                                                \
+        }                                                                                          \
+        VEC loaded[SD_HELD];                                                                       \
+        SD_UNROLL for (int j = 0; j < step; j++)                                                   \
+            loaded[j] = NAME##_kept(NAME##_load(p + j * LANES), inside[j]);                        \
+        SD_UNROLL for (int j = 0; j < step; j++)                                                   \
+            pixels[j] = step == 1 ? loaded[0] : NAME##_half(loaded[0], loaded[1], j);              \
+        SD_UNROLL for (int j = step; j < SD_HELD; j++) {                                           \
+            VEC last = p[step * LANES + j - step] - (VEC){0};                                      \
+            pixels[j] = NAME##_next(pixels[j - step], NAME##_kept(last, inside[j]));               \
+        }                                                                                          \
+    }                                                                                              \
+    SD_INLINE void NAME##_held_inside(const int step, const T *valid, MASK *inside) {              \
         SD_UNROLL for (int j = 0; j < SD_HELD; j++)                                                \
-            SD_UNROLL for (int i = 0; i < SD_HELD; i++) k[j][i] = w[i * SD_HELD + j] - (VEC){0};   \
+            inside[j] = !SD_WIDE ? (MASK)NAME##_nth(step, valid, j)                                \
+                                 : (MASK)NAME##_load(valid + (j < step ? j : step) * LANES +       \
+                                                     (j < step ? 0 : j - step));                   \
+    }                                                                                              \
+    /* Row r of a column of vectors adds to the outputs that it is a part of: acc[turn] begins, the\
+       one that it ends is returned. */                                                            \
+    SD_INLINE VEC NAME##_meet(const int step, const int turn, VEC *acc, VEC (*k)[SD_HELD],         \
+                              T *const *from, ptrdiff_t o, const MASK *inside) {                   \
+        enum { held = SD_HELD };                                                                   \
+        const int later = (held - 1) / step + 1; /* outputs that a row is a part of, at most */    \
+        acc[turn] = (VEC){0}; /* of two products, a compiler may round either */                   \
+        SD_UNROLL for (int p = 0; p < step; p++) {                                                 \
+            VEC pixels[held];                                                                      \
+            NAME##_held(step, from[p] + o * step, inside, pixels);                                 \
+            SD_UNROLL for (int j = 0; j < held; j++)                                               \
+                SD_UNROLL for (int i = p; i < held; i += step)                                     \
+                    acc[(turn + i / step) % later] += k[i][j] * pixels[j];                         \
+        }                                                                                          \
+        return acc[(turn + later - 1) % later];                                                    \
+    }                                                                                              \
+    /* Rows of outputs follow each other. What hangs over one is overwritten by the next one; the  \
+       last ones, which nothing may hang over, are put aside first. */                             \
+    SD_INLINE void NAME##_walk_down(const int step, T *y, ptrdiff_t rows, ptrdiff_t count,         \
+                                    T *const *at, const T *valid, const T *w, T bias, int relu) {  \
+        const int later = (SD_HELD - 1) / step + 1;                                                \
+        T aside[2 * LANES];                                                                        \
+        VEC k[SD_HELD][SD_HELD];                                                                   \
+        ptrdiff_t safe = rows;                                                                     \
+        if (count < LANES)                                                                         \
+            while (safe > 0 && (safe - 1) * count + LANES > rows * count) safe--;                  \
+        SD_UNROLL for (int i = 0; i < SD_HELD; i++)                                                \
+            SD_UNROLL for (int j = 0; j < SD_HELD; j++) k[i][j] = w[i * SD_HELD + j] - (VEC){0};   \
         for (ptrdiff_t o = 0; o < count; o += LANES) {                                             \
             if (o > 0 && o > count - LANES) o = count - LANES;                                     \
             MASK inside[SD_HELD];                                                                  \
             VEC acc[SD_HELD];                                                                      \
-            T *const *from = at;                                                                   \
-            T *to = y + o - late * y_pitch;                                                        \
-            SD_UNROLL for (int j = 0; j < SD_HELD; j++)                                            \
-                inside[j] = (MASK)NAME##_nth(step, valid + o * step, j);                           \
-            SD_UNROLL for (int i = 0; i <= late; i++) acc[i] = (VEC){0};                           \
-            for (ptrdiff_t r = 0; r < rows + late; r++, from += step, to += y_pitch) {             \
-                SD_UNROLL for (int i = late; i > 0; i--) acc[i] = acc[i - 1];                      \
-                acc[0] = (VEC){0};                                                                 \
-                SD_UNROLL for (int p = 0; p < step; p++)                                           \
-                    SD_UNROLL for (int j = 0; j < SD_HELD; j++) {                                  \
-                        VEC pixels = NAME##_nth(step, from[p] + o * step, j);                      \
-                        pixels = NAME##_kept(pixels, inside[j]);                                   \
-                        SD_UNROLL for (int i = p; i < SD_HELD; i += step)                          \
-                            acc[i / step] += k[j][i] * pixels;                                     \
-                    }                                                                              \
-                if (r >= late) {                                                                   \
-                    VEC value = NAME##_sorted(step, acc[late]) + bias;                             \
+            NAME##_held_inside(step, valid + o * step, inside);                                    \
+            SD_UNROLL for (int i = 0; i < later; i++) acc[i] = (VEC){0};                           \
+            SD_UNROLL for (int r = 1; r < later; r++)                                              \
+                NAME##_meet(step, later - r, acc, k, at + (r - 1) * step, o, inside);              \
+            T *const *from = at + (later - 1) * step;                                              \
+            T *to = safe > 0 ? y + o : aside;                                                      \
+            ptrdiff_t left = safe > 0 ? safe : rows, rest = rows - left;                           \
+            for (;;)                                                                               \
+                SD_UNROLL for (int turn = later; turn > 0; turn--) { /* no sum is moved */         \
+                    VEC value = NAME##_meet(step, turn % later, acc, k, from, o, inside);          \
+                    value = NAME##_sorted(step, value) + bias;                                     \
                     if (relu) value = NAME##_relu(value);                                          \
-                    NAME##_put(to, value, count, end);                                             \
+                    NAME##_store(to, value);                                                       \
+                    from += step;                                                                  \
+                    to += count;                                                                   \
+                    if (--left == 0) {                                                             \
+                        if (rest == 0) goto next;                                                  \
+                        to = aside;                                                                \
+                        left = rest;                                                               \
+                        rest = 0;                                                                  \
+                    }                                                                              \
                 }                                                                                  \
-            }                                                                                      \
+        next:;                                                                                     \
         }                                                                                          \
+        if (safe < rows) NAME##_copy(y + safe * count, aside, (rows - safe) * count);              \
     }                                                                                              \
     /* y[r][o] = bias + sum over t < taps of w[t] * at[r * jump + row[t]][o * step + col[t]], where\
        `valid`, laid out like a row, has all bits set, and 0 elsewhere: in this order, bias last.  \
@@ -126,7 +187,7 @@
                                   T *const *at, const T *valid, const ptrdiff_t *row,              \
                                   const ptrdiff_t *col, const T *w, ptrdiff_t evens,               \
                                   ptrdiff_t taps, T bias) {                                        \
-        enum { block = SD_WALK_ROWS };                                                             \
+        enum { block = SD_WALK_FEW };                                                              \
         const ptrdiff_t width = 2 * LANES;                                                         \
         for (ptrdiff_t r0 = 0; r0 < rows; r0 += block) {                                           \
             if (r0 > 0 && r0 > rows - block) r0 = rows - block;                                    \
@@ -246,7 +307,7 @@
     }
 #define SD_WALK_DOWN(STEP, NAME)                                                                   \
     case STEP:                                                                                     \
-        NAME##_walk_down(STEP, y, y_pitch, rows, count, at, valid, w, bias, relu);                 \
+        NAME##_walk_down(STEP, y, rows, count, at, valid, w, bias, relu);                          \
         break;
 #define SD_WALK_ROWS_OF(RUN, STEP, NAME)                                                           \
     case RUN * 4 + STEP:                                                                           \

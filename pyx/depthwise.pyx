@@ -77,6 +77,7 @@ cdef struct Walk:
     bint below, beside  # taps share their pixels: those of a column, those of a row
     bint across         # taps are summed up row by row, not column by column
     bint held           # in registers: the filter
+    bint in_order       # the filter lies in memory as its taps are summed up
     int run, step       # taps of a column at a time; pixels between outputs, 1 in strips
     Py_ssize_t *row     # by tap: the row that its first output reads,
     Py_ssize_t *col     # the element there,
@@ -84,7 +85,7 @@ cdef struct Walk:
     Py_ssize_t *first   # by phase: its first tap
     Py_ssize_t *column  # by column of taps: its element
     char *zeros  # a row
-    char *valid  # a row: all bits set where there is a pixel
+    char *valid  # a row and a vector: all bits set where there is a pixel
     Py_ssize_t table_bytes
     # where in a thread's scratch memory the filter or its sums, tables and copies of rows are
     Py_ssize_t at, at_g, staged, staged_g, bytes
@@ -181,7 +182,7 @@ cdef void plan(
     walk.bands = parts(walk.h.out, walk.rows)
     walk.height = (max(walk.rows // walk.h.up, SD_WALK_ROWS) - 1) * walk.h.stride + walk.h.span
     walk.height += walk.h.stride - 1  # rows that are read in pairs
-    walk.table_bytes = 2 * length * itemsize + <Py_ssize_t> sizeof(Py_ssize_t) * (
+    walk.table_bytes = 2 * length * itemsize + SD_VECTOR_BYTES + <Py_ssize_t> sizeof(Py_ssize_t) * (
         3 * walk.taps + walk.h.up * walk.w.up + 1 + walk.kernel_w)
     walk.at = (walk.taps * <Py_ssize_t> sizeof(double) + 63) // 64 * 64
     walk.at_g = walk.at + walk.height * <Py_ssize_t> sizeof(void *)
@@ -203,11 +204,11 @@ cdef bint take_memory(
         return False
     walk.zeros = <char *> scratch_part(&walk.tables, 0)
     walk.valid = walk.zeros + length * wv.itemsize
-    walk.row = <Py_ssize_t *> (walk.valid + length * wv.itemsize)
+    walk.row = <Py_ssize_t *> (walk.valid + length * wv.itemsize + SD_VECTOR_BYTES)
     walk.col, walk.source = walk.row + walk.taps, walk.row + 2 * walk.taps
     walk.first = walk.row + 3 * walk.taps
     walk.column = walk.first + walk.h.up * walk.w.up + 1
-    memset(walk.zeros, 0, 2 * length * wv.itemsize)
+    memset(walk.zeros, 0, 2 * length * wv.itemsize + SD_VECTOR_BYTES)
     for j in range(x.strips):
         span_of(x, j, &first, &count)
         memset(walk.valid + (j * x.length + first) * wv.itemsize, 0xFF, count * wv.itemsize)
@@ -228,6 +229,9 @@ cdef bint take_memory(
                     walk.source[t] = i * wv.stride[2] + j * wv.stride[3]
                     t += 1
     walk.first[walk.h.up * walk.w.up] = t
+    walk.in_order = True
+    for t in range(walk.taps):
+        walk.in_order = walk.in_order and walk.source[t] == t
     return True
 
 
@@ -267,8 +271,13 @@ cdef void find_rows(
                  plane + (top + r) * x.sh + pixel * x.sw, x.step * x.sw)
 
 
+cdef Py_ssize_t by_phases(Py_ssize_t rows, Py_ssize_t up) noexcept nogil:
+    """rows // up, without the division that small planes would feel."""
+    return rows if up == 1 else rows // 2
+
+
 cdef void walk_band(
-    floating *y, const floating *x, const floating *weight, floating bias, char *scratch,
+    floating *y, const floating *x, const floating *filter, floating bias, char *scratch,
     Walk *walk, Py_ssize_t band, bint relu,
 ) noexcept nogil:
     """A band of a plane."""
@@ -276,17 +285,14 @@ cdef void walk_band(
     cdef Way *w = &walk.w
     cdef floating *to
     cdef floating *valid = <floating *> walk.valid
-    cdef floating *filter = <floating *> scratch
     cdef floating **at = <floating **> (scratch + walk.at)
     cdef Py_ssize_t row0 = band * walk.rows, rows = min(walk.rows, h.out - row0)
     cdef Py_ssize_t t, end, phase, count, pitch = h.up * w.out
-    for t in range(walk.taps):
-        filter[t] = weight[walk.source[t]]
-    find_rows(at, walk.height, x, row0 // h.up * h.stride + h.low, &walk.x, walk.zeros,
+    find_rows(at, walk.height, x, by_phases(row0, h.up) * h.stride + h.low, &walk.x, walk.zeros,
               <floating *> (scratch + walk.staged))
     for phase in range(min(h.up, rows)):
         to = y + (row0 + phase) * w.out
-        count = (rows - phase - 1) // h.up + 1
+        count = by_phases(rows - phase - 1, h.up) + 1
         t, end = walk.first[phase * w.up], walk.first[(phase + 1) * w.up]
         if floating is float:
             if w.up == 1:
@@ -307,22 +313,47 @@ cdef void walk_band(
                 walk.first[phase * 2 + 1] - t, end - t, bias)
 
 
+cdef void walk_some(
+    floating *y, const floating *x, const floating *weight, View *wv, const floating *bias,
+    char *scratch, Walk *walk, Py_ssize_t begin, Py_ssize_t end, bint relu,
+) noexcept nogil:
+    """Bands `begin` to `end` of all planes."""
+    cdef Py_ssize_t plane = begin // walk.bands, band = begin - plane * walk.bands
+    cdef Py_ssize_t n = plane // walk.channels, channel = plane - n * walk.channels, t
+    cdef floating *copy = <floating *> scratch
+    cdef const floating *filter = NULL
+    while begin < end:
+        if filter == NULL:
+            filter = weight + channel * wv.stride[0]
+            if not walk.in_order:
+                for t in range(walk.taps):
+                    copy[t] = filter[walk.source[t]]
+                filter = copy
+        walk_band(
+            y + plane * walk.h.out * walk.w.out, x + n * walk.x_sn + channel * walk.x_sc, filter,
+            bias[channel] if bias != NULL else <floating> 0, scratch, walk, band, relu)
+        begin += 1
+        band += 1
+        if band == walk.bands:
+            band, filter = 0, NULL
+            plane += 1
+            channel += 1
+            if channel == walk.channels:
+                channel = 0
+                n += 1
+
+
 cdef bint walk_planes(
     floating *y, const floating *x, const floating *weight, View *wv, const floating *bias,
     Walk *walk, Axis *h, Axis *w, Py_ssize_t images, bint back, bint relu, int threads,
 ) noexcept nogil:
-    cdef Py_ssize_t task, plane, channel
+    cdef Py_ssize_t tasks = images * walk.channels * walk.bands, share = parts(tasks, threads)
+    cdef int thread
     if not take_memory(walk, h, w, wv, back, threads):
         return False
-    with parallel(num_threads=threads):
-        for task in prange(images * walk.channels * walk.bands, schedule="static"):
-            plane = task // walk.bands
-            channel = plane % walk.channels
-            walk_band(
-                y + plane * walk.h.out * walk.w.out,
-                x + plane // walk.channels * walk.x_sn + channel * walk.x_sc,
-                weight + channel * wv.stride[0], bias[channel] if bias != NULL else <floating> 0,
-                <char *> scratch_part(&walk.scratch, threadid()), walk, task % walk.bands, relu)
+    for thread in prange(threads, num_threads=threads, schedule="static"):
+        walk_some(y, x, weight, wv, bias, <char *> scratch_part(&walk.scratch, thread), walk,
+                  min(thread * share, tasks), min((thread + 1) * share, tasks), relu)
     free_memory(walk)
     return True
 

@@ -61,6 +61,11 @@
 #define SD_BLEND_4 0, 5, 2, 7
 #define SD_BLEND_8 0, 9, 2, 11, 4, 13, 6, 15
 #define SD_BLEND_16 0, 17, 2, 19, 4, 21, 6, 23, 8, 25, 10, 27, 12, 29, 14, 31
+/* All but the first lane, and one more. */
+#define SD_NEXT_2 1, 2
+#define SD_NEXT_4 1, 2, 3, 4
+#define SD_NEXT_8 1, 2, 3, 4, 5, 6, 7, 8
+#define SD_NEXT_16 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16
 
 /* Vectors of the longest row that is packed whole. */
 #define SD_ROW_VECTORS 4
@@ -79,18 +84,26 @@
         i += PART;                                                                                 \
     }
 #define SD_DEFINE_PAIRS(T, NAME, VEC, MASK, LANES)                                                 \
-    /* Pixels j, j + step, j + 2 step ..., mixed as `sorted` undoes it; taps share their loads. */ \
+    /* The even lanes of two vectors or the odd ones, mixed as `sorted` undoes it. */              \
+    SD_INLINE VEC NAME##_half(VEC low, VEC high, const int odd) {                                  \
+        return odd ? SD_SHUFFLE(MASK, low, high, SD_OTHERS_##LANES)                                \
+                   : SD_SHUFFLE(MASK, low, high, SD_SECONDS_##LANES);                              \
+    }                                                                                              \
+    /* Pixels j, j + step, j + 2 step ..., mixed likewise; taps share their loads. */              \
     SD_INLINE VEC NAME##_mixed(const int step, const T *p, const int j) {                          \
         if (step == 1) return NAME##_load(p + j);                                                  \
-        VEC low = NAME##_load(p + j / 2 * 2), high = NAME##_load(p + j / 2 * 2 + LANES);           \
-        return j % 2 ? SD_SHUFFLE(MASK, low, high, SD_OTHERS_##LANES)                              \
-                     : SD_SHUFFLE(MASK, low, high, SD_SECONDS_##LANES);                            \
+        p += j / 2 * 2;                                                                            \
+        return NAME##_half(NAME##_load(p), NAME##_load(p + LANES), j % 2);                         \
     }                                                                                              \
     SD_INLINE VEC NAME##_sorted(const int step, VEC v) {                                           \
         return step == 1 ? v : SD_SHUFFLE(MASK, v, v, SD_SORT_##LANES);                            \
     }                                                                                              \
     SD_INLINE VEC NAME##_tap(const int step, const T *p, const int j) {                            \
         return NAME##_sorted(step, NAME##_mixed(step, p, j));                                      \
+    }                                                                                              \
+    /* v from its second lane on, and the first lane of `last`. */                                 \
+    SD_INLINE VEC NAME##_next(VEC v, VEC last) {                                                   \
+        return SD_SHUFFLE(MASK, v, last, SD_NEXT_##LANES);                                         \
     }                                                                                              \
     /* a and b, lane by lane in turn. */                                                           \
     SD_INLINE void NAME##_zip(VEC a, VEC b, VEC *low, VEC *high) {                                 \
