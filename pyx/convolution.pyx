@@ -25,16 +25,17 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from blocking cimport (
-    BAND_BYTES, COPY_COST, DOTS, LONG_ROW, MOST_LANES, PIXELS, SEGMENTS, STAGED_PANELS, SUM_BYTES, TERMS,
-    WEIGHT_BYTES, WEIGHTS, Panels, even, panel_rows, panel_start, panels_of, parts, spread,
+    BAND_BYTES, COPY_COST, DOTS, LONG_ROW, MOST_LANES, PIXELS, SEGMENTS, STAGED_PANELS, SUM_BYTES,
+    TERMS, WEIGHT_BYTES, WEIGHTS, Panels, even, panel_rows, panel_start, panels_of, parts, spread,
     widest_panel,
 )
 from entries cimport ConvolutionEntries
 from rows cimport count_inside, far_apart, fill_inside, first_inside, phases_of, reach_of
 from scratch cimport Scratch, scratch_free, scratch_part, scratch_take
 from simd cimport (
-    SD_DOT_COLUMNS, SD_DOT_ROWS, SD_MAX_ROWS, SD_MAX_VECTORS, SD_ROW_VECTORS, SD_VECTOR_BYTES, SD_VECTORS, SD_VECTORS_WIDEST,
-    copy_rows, copy_run, dot, fill_run, put_evens, sd_prefetch, stage, tile, total_of, transpose,
+    SD_DOT_COLUMNS, SD_DOT_ROWS, SD_MAX_ROWS, SD_MAX_VECTORS, SD_ROW_VECTORS, SD_VECTOR_BYTES,
+    SD_VECTORS, SD_VECTORS_WIDEST, copy_rows, copy_run, dot, fill_run, put_evens, sd_prefetch,
+    stage, tile, total_of, transpose,
 )
 from views cimport Axis, View, axis, view
 
@@ -393,15 +394,15 @@ cdef inline void lay_rows(
     floating *b, Py_ssize_t length, const floating *row, Py_ssize_t pitch, Py_ssize_t rows,
     Py_ssize_t jump, Py_ssize_t low, Py_ssize_t high, Py_ssize_t ahead, const Span *span,
 ) noexcept nogil:
-    """b[r * length + j] = row[r * pitch + j * jump] for low <= j < high, else 0. What lies `ahead` of
-    each is asked for."""
+    """b[r * length + j] = row[r * pitch + j * jump] for low <= j < high, else 0. What lies `ahead`
+    of each is asked for."""
     cdef Py_ssize_t lanes = SD_VECTOR_BYTES // sizeof(floating)
-    cdef Py_ssize_t vectors = parts(length, lanes), r
+    cdef Py_ssize_t vectors = parts(length, lanes), _r
     if (vectors <= SD_ROW_VECTORS and 1 <= jump <= 2 and <const char *> row >= span.begin
             and <const char *> (row + (rows - 1) * pitch + jump * vectors * lanes) <= span.end):
         copy_rows(b, length, row, pitch, rows, jump, low, high, ahead)
         return
-    for r in range(rows):
+    for _r in range(rows):
         if ahead and low < high:
             sd_prefetch(row + low * jump + ahead, ((high - low - 1) * jump + 1)
                         * <Py_ssize_t> sizeof(floating))
@@ -1208,6 +1209,28 @@ def gradient_bias(grad_out, bias, int threads):
     cdef View gv = view(grad_out), bv = view(bias)
     with nogil:
         run_gradient_bias(&gv, &bv, threads)
+
+
+# --------------------------------------------------------------------------- gradient of the ReLU
+
+
+cdef void keep(
+    floating *x, const floating *y, const floating *g, Py_ssize_t size, int threads
+) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in prange(size, num_threads=threads, schedule="static"):
+        x[i] = 0 if y[i] <= 0 else g[i]
+
+
+def gradient_relu(y, grad_out, x, int threads):
+    """y (size,), what the ReLU gave, grad_out (size,) -> x (size,): grad_out where the ReLU let its
+    input through, NaN included. All contiguous."""
+    cdef View yv = view(y), gv = view(grad_out), xv = view(x)
+    with nogil:
+        if yv.itemsize == sizeof(float):
+            keep(<float *> xv.data, <float *> yv.data, <float *> gv.data, yv.size[0], threads)
+        else:
+            keep(<double *> xv.data, <double *> yv.data, <double *> gv.data, yv.size[0], threads)
 
 
 cdef ConvolutionEntries table

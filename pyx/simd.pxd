@@ -131,9 +131,9 @@ cdef inline void copy_rows(
     floating *to, Py_ssize_t length, const floating *values, Py_ssize_t stride, Py_ssize_t rows,
     Py_ssize_t step, Py_ssize_t low, Py_ssize_t high, Py_ssize_t ahead,
 ) noexcept nogil:
-    """to[r * length + j] = values[r * stride + j * step] for low <= j < high, else 0, for rows of at
-    most SD_ROW_VECTORS vectors and a step of 1 or 2; whole vectors are read and written. What lies
-    `ahead` of each is prefetched."""
+    """to[r * length + j] = values[r * stride + j * step] for low <= j < high, else 0, for rows of
+    at most SD_ROW_VECTORS vectors and a step of 1 or 2; whole vectors are read and written. What
+    lies `ahead` of each is prefetched."""
     if floating is float:
         sd_float_rows(to, length, values, stride, rows, <int> step, low, high, ahead)
     else:

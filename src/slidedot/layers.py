@@ -21,7 +21,7 @@ from typing import Any, Literal, SupportsIndex, overload
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from slidedot import _validation
+from slidedot import _dispatch, _threads, _validation
 from slidedot._buffers import Buffers
 from slidedot._types import Activation, Algorithm, Float, Floats, Integers, Layer
 from slidedot.convolution import (
@@ -113,14 +113,14 @@ def _like(function: str, x: Floats, dtype: Any = None) -> Any:
 def _relu_gradient(y: NDArray[Float], grad_out: NDArray[Float]) -> NDArray[Float]:
     """Return `grad_out` where the ReLU that gave `y` let its input through, NaN included."""
     grad_out = _validation.plain(grad_out)
-    integer_type = np.dtype(f"i{grad_out.itemsize}")
-    kept = _like("backward", y, np.int8)
-    np.less_equal(y, 0, out=kept.view(np.bool_))
-    kept -= 1  # 0 or -1, all bits: numpy.where would branch at each element
-    bits = _like("backward", y, integer_type)
-    np.copyto(bits, kept)
-    bits &= grad_out.view(integer_type)
-    return bits.view(grad_out.dtype)
+    if not grad_out.flags.c_contiguous:
+        strided, grad_out = grad_out, _like("backward", y)
+        grad_out[...] = strided
+    x = _like("backward", y)
+    _dispatch.kernels.convolution.gradient_relu(
+        y.reshape(-1), grad_out.reshape(-1), x.reshape(-1), _threads.threads_for(y.size)
+    )
+    return x
 
 
 def _text(layer: object, *arguments: object, **options: tuple[object, object]) -> str:

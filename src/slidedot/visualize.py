@@ -189,6 +189,7 @@ def project(
     maps, size = _maps(y)
     images, channels, _ = maps.shape
     channel = _index(function, "channel", channel, channels)
+    places: NDArray[Any]
     if position is None:
         places = maps[:, channel].argmax(axis=1)
     else:
