@@ -126,37 +126,58 @@ SD_DEFINE_GREATER(sd_double, sd_doubles, ((a > b) & (sd_mask64)a) | (~(a > b) & 
         if (!SD_QUADS(0, NAME)) SD_QUADS(1, NAME);                                                 \
     }                                                                                              \
                                                                                                    \
-    /* The inverse of `quads`: each value to its place in its window, or, to `add`, on the zero    \
-       there, and zeros beside it. Returns whether all places lie in their windows; if not, what   \
-       was written is of no use. */                                                                \
-    static int NAME##_unquads(int add, T *x, ptrdiff_t x_pitch, const T *g, const int32_t *argmax, \
-                              ptrdiff_t g_pitch, ptrdiff_t rows, ptrdiff_t count) {                \
+    SD_INLINE int NAME##_unquads_body(const int narrow, int add, T *x, ptrdiff_t x_pitch,          \
+                                      const T *g, const int32_t *argmax, ptrdiff_t g_pitch,        \
+                                      ptrdiff_t rows, ptrdiff_t count) {                           \
         const VEC none = add ? (VEC){0} : -(VEC){0}; /* 0 + -0 is 0 */                             \
         NAME##_places ramp = NAME##_ramp(0, 2);                                                    \
-        MASK outside = {0};                                                                        \
-        if (count < LANES) return 0;                                                               \
+        MASK outside = {0}, there = (MASK)(ramp < (PLACE)(2 * count));                             \
+        T values[LANES] = {0}, pixels[4 * LANES];                                                  \
+        float indices[LANES] = {0};                                                                \
         for (; rows > 0; rows--, g += g_pitch, argmax += g_pitch, x += 2 * x_pitch) {              \
+            int aside = narrow && (count + (rows - 1) * g_pitch < LANES ||                         \
+                                   (2 * rows - 1) * x_pitch < 2 * LANES);                          \
+            const void *places = argmax;                                                           \
+            const T *from = g;                                                                     \
+            T *to = x;                                                                             \
+            ptrdiff_t pitch = x_pitch;                                                             \
+            if (aside) {                                                                           \
+                NAME##_copy(values, g, count);                                                     \
+                sd_float_copy(indices, (const float *)argmax, count);                              \
+                places = indices, from = values, to = pixels, pitch = 2 * LANES;                   \
+            }                                                                                      \
             for (ptrdiff_t o = 0; o < count; o += LANES) {                                         \
-                if (o > count - LANES) o = count - LANES;                                          \
+                if (o > 0 && o > count - LANES) o = count - LANES;                                 \
                 NAME##_indices index;                                                              \
-                memcpy(&index, argmax + o, sizeof index);                                          \
+                memcpy(&index, (const int32_t *)places + o, sizeof index);                         \
                 NAME##_places place = __builtin_convertvector(index, NAME##_places) - ramp;        \
-                MASK value = (MASK)NAME##_load(g + o), any = {0};                                  \
+                MASK value = (MASK)NAME##_load(from + o), any = {0};                               \
                 place -= (PLACE)(2 * o);                                                           \
                 SD_UNROLL for (int i = 0; i < 2; i++) {                                            \
                     MASK left = place == (PLACE)(i * x_pitch);                                     \
                     MASK right = place == (PLACE)(i * x_pitch + 1);                                \
                     VEC l = (VEC)(value & left) + none, r = (VEC)(value & right) + none;           \
                     NAME##_zip(l, r, &l, &r);                                                      \
-                    NAME##_store(x + i * x_pitch + 2 * o, l);                                      \
-                    NAME##_store(x + i * x_pitch + 2 * o + LANES, r);                              \
+                    NAME##_store(to + i * pitch + 2 * o, l);                                       \
+                    NAME##_store(to + i * pitch + 2 * o + LANES, r);                               \
                     any |= left | right;                                                           \
                 }                                                                                  \
-                outside |= ~any;                                                                   \
+                outside |= narrow ? there & ~any : ~any;                                           \
             }                                                                                      \
+            for (int i = 0; i < 2 && aside; i++)                                                   \
+                NAME##_copy(x + i * x_pitch, pixels + i * pitch, 2 * count);                       \
             ramp += 2 * (PLACE)x_pitch;                                                            \
         }                                                                                          \
         return NAME##_all(~outside);                                                               \
+    }                                                                                              \
+    /* The inverse of `quads`: each value to its place in its window, or, to `add`, on the zero    \
+       there, and zeros beside it. What hangs over the end of a narrow row is overwritten by the   \
+       next row; of the last rows it is put aside. Returns whether all places lie in their windows;\
+       if not, what was written is of no use. */                                                   \
+    static int NAME##_unquads(int add, T *x, ptrdiff_t x_pitch, const T *g, const int32_t *argmax, \
+                              ptrdiff_t g_pitch, ptrdiff_t rows, ptrdiff_t count) {                \
+        if (count < LANES) return SD_UNQUADS(1, NAME);                                             \
+        return SD_UNQUADS(0, NAME);                                                                \
     }                                                                                              \
                                                                                                    \
     /* A few vectors at once, so that short loops over taps are fewer; returns where the first two \
@@ -331,6 +352,8 @@ SD_DEFINE_GREATER(sd_double, sd_doubles, ((a > b) & (sd_mask64)a) | (~(a > b) & 
                          y_pitch, rows, m, a, row_pitch, pitch, taps, unit, first, row_step, step, \
                          count);                                                                   \
         break;
+#define SD_UNQUADS(NARROW, NAME)                                                                   \
+    NAME##_unquads_body(NARROW, add, x, x_pitch, g, argmax, g_pitch, rows, count)
 #define SD_QUADS(SAFE, NAME)                                                                       \
     NAME##_quads_body(SAFE, y, argmax, y_pitch, rows, x, x_pitch, unit, first, count)
 
