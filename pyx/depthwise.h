@@ -84,8 +84,8 @@
                                   end, at + r0 * jump, jump, valid, row, col, w, taps, bias, relu);\
         }                                                                                          \
     }                                                                                              \
-    /* The pixels of a row's SD_HELD taps, each a pixel after the last. Wide vectors are loaded once,\
-       for most of their loads would cross cache lines, and moved on by one lane. */               \
+    /* The pixels of a row's SD_HELD taps, each a pixel after the last. Wide vectors are loaded    \
+       once, for most of their loads would cross cache lines, and moved on by one lane. */         \
     SD_INLINE void NAME##_held(const int step, const T *p, const MASK *inside, VEC *pixels) {      \
         if (!SD_WIDE) {                                                                            \
             SD_UNROLL for (int j = 0; j < SD_HELD; j++)                                            \
@@ -235,11 +235,44 @@
                         NAME##_taps(step, from[i % step] + o * step, col, j), inside[j]);          \
             }                                                                                      \
     }                                                                                              \
+    /* The sum of the lanes: by halves for as long as these are vectors, or compilers would take   \
+       all lanes apart. */                                                                         \
+    SD_INLINE T NAME##_across(VEC v) {                                                             \
+        typedef T half __attribute__((vector_size(32)));                                           \
+        typedef T quarter __attribute__((vector_size(16)));                                        \
+        enum { least = 16 / sizeof(T) };                                                           \
+        T lanes[2 * LANES];                                                                        \
+        NAME##_store(lanes, v);                                                                    \
+        if (LANES == 4 * least) {                                                                  \
+            half low, high;                                                                        \
+            memcpy(&low, lanes, sizeof low);                                                       \
+            memcpy(&high, lanes + LANES / 2, sizeof high);                                         \
+            low += high;                                                                           \
+            memcpy(lanes, &low, sizeof low);                                                       \
+        }                                                                                          \
+        if (LANES > least) {                                                                       \
+            quarter low, high;                                                                     \
+            memcpy(&low, lanes, sizeof low);                                                       \
+            memcpy(&high, lanes + least, sizeof high);                                             \
+            low += high;                                                                           \
+            memcpy(lanes, &low, sizeof low);                                                       \
+        }                                                                                          \
+        SD_UNROLL for (int part = least / 2; part; part /= 2)                                      \
+            SD_UNROLL for (int l = 0; l < part; l++) lanes[l] += lanes[l + part];                  \
+        return lanes[0];                                                                           \
+    }                                                                                              \
+    /* The pixels of taps that are a pixel after the last each, as `held` loads them. */           \
+    SD_INLINE void NAME##_moved(const int step, const int columns, const T *p, VEC *pixels) {      \
+        SD_UNROLL for (int j = 0; j < step; j++) pixels[j] = NAME##_nth(step, p, j);               \
+        SD_UNROLL for (int j = step; j < columns; j++)                                             \
+            pixels[j] = NAME##_next(pixels[j - step], p[step * LANES + j - step] - (VEC){0});      \
+    }                                                                                              \
     SD_INLINE void NAME##_sums_body(                                                               \
         const int run, const int step, const int columns, double *sums, ptrdiff_t sums_pitch,      \
         T *const *g, ptrdiff_t rows, ptrdiff_t begin, ptrdiff_t end, T *const *at, ptrdiff_t jump, \
         const T *valid, const ptrdiff_t *col) {                                                    \
         const int late = (run - 1) / step, phases = run > 1 ? step : 1;                            \
+        const int near = columns > 1 && (step == 2 || col[1] - col[0] == 1);                       \
         const ptrdiff_t top = rows < late ? rows : late;                                           \
         VEC acc[SD_HELD][SD_HELD];                                                                 \
         MASK ramp;                                                                                 \
@@ -269,13 +302,20 @@
             for (ptrdiff_t r = late; r < rows; r++) {                                              \
                 SD_UNROLL for (int i = late; i > 0; i--) value[i] = value[i - 1];                  \
                 value[0] = NAME##_kept(NAME##_sorted(step, NAME##_load(g[r] + o)), keep);          \
-                SD_UNROLL for (int p = 0; p < phases; p++)                                         \
+                SD_UNROLL for (int p = 0; p < phases; p++) {                                       \
+                    VEC pixels[SD_HELD];                                                           \
+                    const T *from = at[r * jump + p] + o * step;                                   \
+                    if (SD_WIDE && columns > step && near)                                         \
+                        NAME##_moved(step, columns, from + col[0], pixels);                        \
+                    else                                                                           \
+                        SD_UNROLL for (int j = 0; j < columns; j++)                                \
+                            pixels[j] = NAME##_taps(step, from, col, j);                           \
                     SD_UNROLL for (int j = 0; j < columns; j++) {                                  \
-                        VEC pixels = NAME##_kept(                                                  \
-                            NAME##_taps(step, at[r * jump + p] + o * step, col, j), inside[j]);    \
+                        pixels[j] = NAME##_kept(pixels[j], inside[j]);                             \
                         SD_UNROLL for (int i = p; i < run; i += phases)                            \
-                            sum[j][i] += value[i / step] * pixels;                                 \
+                            sum[j][i] += value[i / step] * pixels[j];                              \
                     }                                                                              \
+                }                                                                                  \
             }                                                                                      \
             SD_UNROLL for (int j = 0; j < columns; j++)                                            \
                 SD_UNROLL for (int i = 0; i < run; i++) acc[j][i] += sum[j][i];                    \
@@ -284,13 +324,8 @@
                                 inside);                                                           \
         }                                                                                          \
         SD_UNROLL for (int j = 0; j < columns; j++)                                                \
-            SD_UNROLL for (int i = 0; i < run; i++) {                                              \
-                T lanes[LANES];                                                                    \
-                NAME##_store(lanes, acc[j][i]);                                                    \
-                SD_UNROLL for (int half = LANES / 2; half; half /= 2)                              \
-                    SD_UNROLL for (int l = 0; l < half; l++) lanes[l] += lanes[l + half];          \
-                sums[j * sums_pitch + i] += (double)lanes[0];                                      \
-            }                                                                                      \
+            SD_UNROLL for (int i = 0; i < run; i++)                                                \
+                sums[j * sums_pitch + i] += (double)NAME##_across(acc[j][i]);                      \
     }                                                                                              \
     /* sums[j * sums_pitch + i] += the sum over r < rows and begin <= o < end of                   \
        g[r][o] * at[r * jump + i][o * step + col[j]] for i < run and j < columns; both are at most \

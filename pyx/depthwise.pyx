@@ -53,7 +53,7 @@ cdef extern from "depthwise.h" nogil:
 
 cdef enum:
     BAND = 16 * 1024  # bytes of a band's rows: half of the L1 cache
-    COLUMNS = 512     # of a gradient, added up before the sum goes on in double
+    COLUMNS = 512     # of a block, at most
 
 
 cdef struct Way:  # along an axis: output o + phase reads pixels o // up * stride + low ...
@@ -74,6 +74,7 @@ cdef struct Walk:
     Py_ssize_t channels, x_sn, x_sc
     Py_ssize_t kernel_h, kernel_w, taps, dilation_h
     Py_ssize_t rows, bands, height  # output rows of a band, bands, and rows that a band reads
+    Py_ssize_t block    # output columns that a gradient adds up before it goes on in double
     bint below, beside  # taps share their pixels: those of a column, those of a row
     bint across         # taps are summed up row by row, not column by column
     bint held           # in registers: the filter
@@ -173,13 +174,14 @@ cdef void plan(
     walk.across = h.kernel == w.kernel == SD_HELD
     walk.held = walk.across and walk.below and w.dilation == 1 and walk.w.stride == walk.step
     walk.run = 1
-    if not walk.across and walk.below and (
-            h.kernel in (3, 5) or h.kernel == 7 and walk.step == 1):
-        walk.run = <int> h.kernel
+    if h.kernel in (3, 5) or h.kernel == 7 and walk.step == 1:
+        if walk.below and not walk.across:
+            walk.run = <int> h.kernel
     outputs = parts(walk.h.out, walk.h.up)
     height = (BAND // itemsize // length - walk.h.span) // walk.h.stride + 1
     walk.rows = even(outputs, max(SD_WALK_ROWS, height)) * walk.h.up
     walk.bands = parts(walk.h.out, walk.rows)
+    walk.block = even(walk.w.out, COLUMNS)
     walk.height = (max(walk.rows // walk.h.up, SD_WALK_ROWS) - 1) * walk.h.stride + walk.h.span
     walk.height += walk.h.stride - 1  # rows that are read in pairs
     walk.table_bytes = 2 * length * itemsize + SD_VECTOR_BYTES + <Py_ssize_t> sizeof(Py_ssize_t) * (
@@ -358,20 +360,27 @@ cdef bint walk_planes(
     return True
 
 
+cdef Py_ssize_t taps_held(Py_ssize_t left, bint shared) noexcept nogil:
+    """How many taps of a row or a column are summed up at a time, as evenly as can be."""
+    if not shared:
+        return 1
+    return 2 if left == SD_HELD + 1 else min(left, SD_HELD)
+
+
 cdef void sum_taps(
     double *sums, floating **g, Py_ssize_t rows, floating **at, Walk *walk
 ) noexcept nogil:
     """A band of a plane's part in the sums of all taps, [column][row]."""
-    cdef Py_ssize_t b, i, j, begin, end, run, some, block = even(walk.w.out, COLUMNS)
+    cdef Py_ssize_t i, j, begin = 0, end, run, some
     cdef floating *valid = <floating *> walk.valid
-    for b in range(parts(walk.w.out, block)):
-        begin, end = b * block, min((b + 1) * block, walk.w.out)
+    while begin < walk.w.out:
+        end = min(begin + walk.block, walk.w.out)
         i = 0
         while i < walk.kernel_h:
-            run = even(walk.kernel_h - i, SD_HELD if walk.below else 1)
+            run = taps_held(walk.kernel_h - i, walk.below)
             j = 0
             while j < walk.kernel_w:
-                some = even(walk.kernel_w - j, SD_HELD if walk.beside else 1)
+                some = taps_held(walk.kernel_w - j, walk.beside)
                 if floating is float:
                     sd_float_tap_sums(
                         <int> run, walk.step, <int> some, sums + j * walk.kernel_h + i,
@@ -384,6 +393,7 @@ cdef void sum_taps(
                         valid, walk.column + j)
                 j += some
             i += run
+        begin = end
 
 
 cdef void weight_of_channel(
