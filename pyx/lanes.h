@@ -61,11 +61,19 @@
 #define SD_BLEND_4 0, 5, 2, 7
 #define SD_BLEND_8 0, 9, 2, 11, 4, 13, 6, 15
 #define SD_BLEND_16 0, 17, 2, 19, 4, 21, 6, 23, 8, 25, 10, 27, 12, 29, 14, 31
-/* All but the first lane, and one more. */
-#define SD_NEXT_2 1, 2
-#define SD_NEXT_4 1, 2, 3, 4
-#define SD_NEXT_8 1, 2, 3, 4, 5, 6, 7, 8
-#define SD_NEXT_16 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16
+/* All but the first lane, and one more: AVX-512 has an instruction for it, which GCC does not
+   choose. */
+#if SD_VECTOR_BYTES == 64 && defined(__AVX512F__)
+#include <immintrin.h>
+#define SD_NEXT_8(VEC, MASK, v, last) (VEC)_mm512_alignr_epi64((__m512i)last, (__m512i)v, 1)
+#define SD_NEXT_16(VEC, MASK, v, last) (VEC)_mm512_alignr_epi32((__m512i)last, (__m512i)v, 1)
+#else
+#define SD_NEXT_2(VEC, MASK, v, last) SD_SHUFFLE(MASK, v, last, 1, 2)
+#define SD_NEXT_4(VEC, MASK, v, last) SD_SHUFFLE(MASK, v, last, 1, 2, 3, 4)
+#define SD_NEXT_8(VEC, MASK, v, last) SD_SHUFFLE(MASK, v, last, 1, 2, 3, 4, 5, 6, 7, 8)
+#define SD_NEXT_16(VEC, MASK, v, last)                                                             \
+    SD_SHUFFLE(MASK, v, last, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16)
+#endif
 
 /* Vectors of the longest row that is packed whole. */
 #define SD_ROW_VECTORS 4
@@ -103,7 +111,7 @@
     }                                                                                              \
     /* v from its second lane on, and the first lane of `last`. */                                 \
     SD_INLINE VEC NAME##_next(VEC v, VEC last) {                                                   \
-        return SD_SHUFFLE(MASK, v, last, SD_NEXT_##LANES);                                         \
+        return SD_NEXT_##LANES(VEC, MASK, v, last);                                                \
     }                                                                                              \
     /* a and b, lane by lane in turn. */                                                           \
     SD_INLINE void NAME##_zip(VEC a, VEC b, VEC *low, VEC *high) {                                 \
