@@ -84,25 +84,32 @@
                                   end, at + r0 * jump, jump, valid, row, col, w, taps, bias, relu);\
         }                                                                                          \
     }                                                                                              \
-    /* The pixels of a row's SD_HELD taps, each a pixel after the last. Wide vectors are loaded    \
-       once, for most of their loads would cross cache lines, and moved on by one lane. */         \
-    SD_INLINE void NAME##_held(const int step, const T *p, const MASK *inside, VEC *pixels) {      \
+    /* The pixels of a row's taps, each a pixel after the last, where they are `inside`, or as they\
+       are (NULL). Wide vectors are loaded once, for most of their loads would cross cache lines,  \
+       and moved on by one lane. */                                                                \
+    SD_INLINE void NAME##_beside(const int step, const int columns, const T *p, const MASK *inside,\
+                                 VEC *pixels) {                                                    \
         if (!SD_WIDE) {                                                                            \
-            SD_UNROLL for (int j = 0; j < SD_HELD; j++)                                            \
-                pixels[j] = NAME##_kept(NAME##_nth(step, p, j), inside[j]);                        \
+            SD_UNROLL for (int j = 0; j < columns; j++) {                                          \
+                pixels[j] = NAME##_nth(step, p, j);                                                \
+                if (inside) pixels[j] = NAME##_kept(pixels[j], inside[j]);                         \
+            }                                                                                      \
             return;                                                                                \
         }                                                                                          \
         VEC loaded[SD_HELD];                                                                       \
-        SD_UNROLL for (int j = 0; j < step; j++)                                                   \
-            loaded[j] = NAME##_kept(NAME##_load(p + j * LANES), inside[j]);                        \
+        SD_UNROLL for (int j = 0; j < step; j++) {                                                 \
+            loaded[j] = NAME##_load(p + j * LANES);                                                \
+            if (inside) loaded[j] = NAME##_kept(loaded[j], inside[j]);                             \
+        }                                                                                          \
         SD_UNROLL for (int j = 0; j < step; j++)                                                   \
             pixels[j] = step == 1 ? loaded[0] : NAME##_half(loaded[0], loaded[1], j);              \
-        SD_UNROLL for (int j = step; j < SD_HELD; j++) {                                           \
+        SD_UNROLL for (int j = step; j < columns; j++) {                                           \
             VEC last = p[step * LANES + j - step] - (VEC){0};                                      \
-            pixels[j] = NAME##_next(pixels[j - step], NAME##_kept(last, inside[j]));               \
+            if (inside) last = NAME##_kept(last, inside[j]);                                       \
+            pixels[j] = NAME##_next(pixels[j - step], last);                                       \
         }                                                                                          \
     }                                                                                              \
-    SD_INLINE void NAME##_held_inside(const int step, const T *valid, MASK *inside) {              \
+    SD_INLINE void NAME##_inside_of(const int step, const T *valid, MASK *inside) {                \
         SD_UNROLL for (int j = 0; j < SD_HELD; j++)                                                \
             inside[j] = !SD_WIDE ? (MASK)NAME##_nth(step, valid, j)                                \
                                  : (MASK)NAME##_load(valid + (j < step ? j : step) * LANES +       \
@@ -117,7 +124,7 @@
         acc[turn] = (VEC){0}; /* of two products, a compiler may round either */                   \
         SD_UNROLL for (int p = 0; p < step; p++) {                                                 \
             VEC pixels[held];                                                                      \
-            NAME##_held(step, from[p] + o * step, inside, pixels);                                 \
+            NAME##_beside(step, held, from[p] + o * step, inside, pixels);                         \
             SD_UNROLL for (int j = 0; j < held; j++)                                               \
                 SD_UNROLL for (int i = p; i < held; i += step)                                     \
                     acc[(turn + i / step) % later] += k[i][j] * pixels[j];                         \
@@ -140,7 +147,7 @@
             if (o > 0 && o > count - LANES) o = count - LANES;                                     \
             MASK inside[SD_HELD];                                                                  \
             VEC acc[SD_HELD];                                                                      \
-            NAME##_held_inside(step, valid + o * step, inside);                                    \
+            NAME##_inside_of(step, valid + o * step, inside);                                      \
             SD_UNROLL for (int i = 0; i < later; i++) acc[i] = (VEC){0};                           \
             SD_UNROLL for (int r = 1; r < later; r++)                                              \
                 NAME##_meet(step, later - r, acc, k, at + (r - 1) * step, o, inside);              \
@@ -261,12 +268,6 @@
             SD_UNROLL for (int l = 0; l < part; l++) lanes[l] += lanes[l + part];                  \
         return lanes[0];                                                                           \
     }                                                                                              \
-    /* The pixels of taps that are a pixel after the last each, as `held` loads them. */           \
-    SD_INLINE void NAME##_moved(const int step, const int columns, const T *p, VEC *pixels) {      \
-        SD_UNROLL for (int j = 0; j < step; j++) pixels[j] = NAME##_nth(step, p, j);               \
-        SD_UNROLL for (int j = step; j < columns; j++)                                             \
-            pixels[j] = NAME##_next(pixels[j - step], p[step * LANES + j - step] - (VEC){0});      \
-    }                                                                                              \
     SD_INLINE void NAME##_sums_body(                                                               \
         const int run, const int step, const int columns, double *sums, ptrdiff_t sums_pitch,      \
         T *const *g, ptrdiff_t rows, ptrdiff_t begin, ptrdiff_t end, T *const *at, ptrdiff_t jump, \
@@ -306,7 +307,7 @@
                     VEC pixels[SD_HELD];                                                           \
                     const T *from = at[r * jump + p] + o * step;                                   \
                     if (SD_WIDE && columns > step && near)                                         \
-                        NAME##_moved(step, columns, from + col[0], pixels);                        \
+                        NAME##_beside(step, columns, from + col[0], NULL, pixels);                 \
                     else                                                                           \
                         SD_UNROLL for (int j = 0; j < columns; j++)                                \
                             pixels[j] = NAME##_taps(step, from, col, j);                           \
