@@ -16,6 +16,8 @@ The gradient for weight contracts over pixels, from the same packed block, where
 are a row of the tile, and from grad_out, transposed strip by strip.
     Loops: segment of pixels, group, block of input channels, share of the output channels; band of
     pixels, strip of pixels and output channels, panel of terms.
+Few terms are dot products over lanes of pixels instead.
+    Loops: segment of pixels, group; band of an image, panel of output channels, of terms.
 """
 
 from cpython.pycapsule cimport PyCapsule_New

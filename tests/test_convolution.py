@@ -44,6 +44,8 @@ LARGE = {
     "3x3 stride 2": large((5, 40), 3, (17, 67), stride=2, padding=1, batch=2),
     "7x7 stride 2": large((3, 33), 7, (23, 61), stride=2, padding=3, batch=2),
     "11x11 stride 4": large((3, 19), 11, (27, 67), stride=4, padding=((2, 1), (1, 2))),
+    "few terms": large((3, 8), 3, (23, 40), padding=1, batch=9),
+    "narrow rows": large((6, 16), 5, (14, 14), batch=3),
     "5x5 in full": large((16, 6), 5, (10, 10), padding=4, batch=3),
     "1x1": large((70, 40), 1, (6, 35), batch=2),
     "1x1, 600 terms": large((600, 18), 1, (3, 5), batch=3),
@@ -394,7 +396,8 @@ def test_an_empty_batch_has_empty_outputs_and_zero_gradients(dtype, algorithm):
 
 NON_FINITE = pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 SOME_LARGE = pytest.mark.parametrize(
-    "name", ["3x3", "3x3 stride 2", "3x3 dilation 2", "1x1", "depthwise", "groups"]
+    "name",
+    ["3x3", "3x3 stride 2", "3x3 dilation 2", "1x1", "few terms", "depthwise", "groups"],
 )
 
 
