@@ -782,6 +782,21 @@ def _backward_kernels(
         _dispatch.kernels.convolution.gradient_bias(grad_out, bias, threads)
 
 
+def relu_gradient(y: NDArray[Float], grad_out: NDArray[Float]) -> NDArray[Float]:
+    """Return `grad_out` where the ReLU that gave `y`, C-contiguous, let its input through, NaN
+    included."""
+    grad_out = _validation.plain(grad_out)
+    if not grad_out.flags.c_contiguous:
+        strided = grad_out
+        grad_out = _validation.empty("backward", y.shape, y.dtype.type)
+        grad_out[...] = strided
+    x = _validation.empty("backward", y.shape, y.dtype.type)
+    _dispatch.kernels.convolution.gradient_relu(
+        y.reshape(-1), grad_out.reshape(-1), x.reshape(-1), _threads.threads_for(y.size)
+    )
+    return x
+
+
 def _gradient_x(
     function: str,
     grad_out: Floats,

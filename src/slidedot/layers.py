@@ -21,7 +21,7 @@ from typing import Any, Literal, SupportsIndex, overload
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from slidedot import _dispatch, _threads, _validation
+from slidedot import _validation
 from slidedot._buffers import Buffers
 from slidedot._types import Activation, Algorithm, Float, Floats, Integers, Layer
 from slidedot.convolution import (
@@ -32,6 +32,7 @@ from slidedot.convolution import (
     conv2d,
     conv2d_backward,
     conv_transpose2d,
+    relu_gradient,
 )
 from slidedot.geometry import (
     Axis,
@@ -108,19 +109,6 @@ def _kaiming(
 def _like(function: str, x: Floats, dtype: Any = None) -> Any:
     """Return a new array of the shape of `x`."""
     return _validation.empty(function, x.shape, dtype or x.dtype.type)
-
-
-def _relu_gradient(y: NDArray[Float], grad_out: NDArray[Float]) -> NDArray[Float]:
-    """Return `grad_out` where the ReLU that gave `y` let its input through, NaN included."""
-    grad_out = _validation.plain(grad_out)
-    if not grad_out.flags.c_contiguous:
-        strided, grad_out = grad_out, _like("backward", y)
-        grad_out[...] = strided
-    x = _like("backward", y)
-    _dispatch.kernels.convolution.gradient_relu(
-        y.reshape(-1), grad_out.reshape(-1), x.reshape(-1), _threads.threads_for(y.size)
-    )
-    return x
 
 
 def _text(layer: object, *arguments: object, **options: tuple[object, object]) -> str:
@@ -457,7 +445,7 @@ class Conv2d(_Windows):
     def _backward(self, saved: Any, grad_out: Any, need_input_grad: bool) -> Any:
         x, y = saved
         if self.activation:
-            grad_out = _relu_gradient(y, grad_out)
+            grad_out = relu_gradient(y, grad_out)
         need = (*(("x",) if need_input_grad else ()), *self.parameters())
         grads = conv2d_backward(grad_out, x, self.weight, need=need, **self._options())
         self.grads = {name: getattr(grads, name) for name in self.parameters()}
@@ -872,7 +860,7 @@ class ReLU(_Layer):
         return y, y
 
     def _backward(self, y: Any, grad_out: Any, need_input_grad: bool) -> Any:
-        return _relu_gradient(y, grad_out) if need_input_grad else None
+        return relu_gradient(y, grad_out) if need_input_grad else None
 
 
 class Flatten(_Layer):
