@@ -39,7 +39,7 @@ from simd cimport (
     SD_VECTORS, SD_VECTORS_WIDEST, copy_rows, copy_run, dot, fill_run, put_evens, sd_prefetch,
     stage, tile, total_of, transpose,
 )
-from views cimport Axis, View, axis, view
+from views cimport Axis, Extent, View, axis, extent_of, view
 
 
 # --------------------------------------------------------------------------- one axis of a gather
@@ -135,25 +135,11 @@ cdef inline Py_ssize_t taps_before(Side *h, Side *w, Py_ssize_t py, Py_ssize_t p
 # ------------------------------------------------------------------- forward and gradient for x
 
 
-cdef struct Span:  # what may be read of an array in whole vectors: all of it, or nothing
-    const char *begin
-    const char *end
-
-
-cdef Span span_of(View *v) noexcept nogil:
-    cdef Span span
-    span.begin = span.end = v.data
-    if v.stride[3] >= 1 and min(v.stride[0], v.stride[1], v.stride[2]) >= 0:
-        span.end += v.itemsize * (1 + (v.size[0] - 1) * v.stride[0] + (v.size[1] - 1) * v.stride[1]
-                                  + (v.size[2] - 1) * v.stride[2] + (v.size[3] - 1) * v.stride[3])
-    return span
-
-
 cdef struct Gather:
     Side h, w
     Py_ssize_t images, groups, channels, outputs  # channels of the source and the result per group
     Py_ssize_t x_sn, x_sc, x_sh, x_sw
-    Span span  # of the source
+    Extent extent  # of the source
     Py_ssize_t w_sg, w_so, w_si, w_sh, w_sw  # the weight: group, result's and source's channel, tap
     Panels panels
     Py_ssize_t vectors, lanes
@@ -394,14 +380,17 @@ cdef void pack_all(
 
 cdef inline void lay_rows(
     floating *b, Py_ssize_t length, const floating *row, Py_ssize_t pitch, Py_ssize_t rows,
-    Py_ssize_t jump, Py_ssize_t low, Py_ssize_t high, Py_ssize_t ahead, const Span *span,
+    Py_ssize_t jump, Py_ssize_t low, Py_ssize_t high, Py_ssize_t ahead, const Extent *array,
 ) noexcept nogil:
     """b[r * length + j] = row[r * pitch + j * jump] for low <= j < high, else 0. What lies `ahead`
     of each is asked for."""
     cdef Py_ssize_t lanes = SD_VECTOR_BYTES // sizeof(floating)
     cdef Py_ssize_t vectors = parts(length, lanes), _r
-    if (vectors <= SD_ROW_VECTORS and 1 <= jump <= 2 and <const char *> row >= span.begin
-            and <const char *> (row + (rows - 1) * pitch + jump * vectors * lanes) <= span.end):
+    cdef Py_ssize_t least = <Py_ssize_t> row, most = <Py_ssize_t> (row + (rows - 1) * pitch)
+    if most < least:
+        least, most = most, least
+    if (vectors <= SD_ROW_VECTORS and 1 <= jump <= 2 and least >= array.begin
+            and most + jump * vectors * lanes * <Py_ssize_t> sizeof(floating) <= array.end):
         copy_rows(b, length, row, pitch, rows, jump, low, high, ahead)
         return
     for _r in range(rows):
@@ -437,7 +426,7 @@ cdef void pack_block(
                     lay_rows(b + above * job.length, job.length,
                              x + n * job.x_sn + c * job.x_sc + (top + above * h.step) * job.x_sh
                              + first * job.x_sw, h.step * job.x_sh, bottom - above,
-                             w.step * job.x_sw, low, high, ahead, &job.span)
+                             w.step * job.x_sw, low, high, ahead, &job.extent)
                     fill_run(b + bottom * job.length, <floating> 0,
                              (job.height - bottom) * job.length)
                     b += job.height * job.length
@@ -724,7 +713,7 @@ cdef void describe_source(Gather *job, View *x, Py_ssize_t groups) noexcept nogi
     job.groups = groups
     job.channels = x.size[1] // groups
     job.x_sn, job.x_sc, job.x_sh, job.x_sw = x.stride[0], x.stride[1], x.stride[2], x.stride[3]
-    job.span = span_of(x)
+    job.extent = extent_of(x)
 
 
 cdef void describe_weight(
@@ -864,7 +853,7 @@ cdef struct Contract:
     Py_ssize_t share, shares   # parts of the output channels
     Py_ssize_t tasks
     bint dots                  # pixels are the lanes, not output channels
-    Span span                  # of grad_out
+    Extent extent              # of grad_out
 
 
 cdef inline Py_ssize_t dots_length(Contract *job) noexcept nogil:
@@ -880,15 +869,19 @@ cdef inline bint dots_pay(Contract *job) noexcept nogil:
         x.h.out * x.w.out >= 8 * x.lanes)
 
 
+cdef void choose_band(Gather *x, Py_ssize_t budget, Py_ssize_t unit) noexcept nogil:
+    """Rows and columns of the output whose pixels, so many numbers each, a part of the L2 cache
+    holds."""
+    x.columns = even(x.w.out, max(64, budget // unit // (1 + x.h.reach) - x.w.reach))
+    x.rows = even(x.h.out, budget // unit // (x.columns + x.w.reach) - x.h.reach)
+    x.batch = 1
+
+
 cdef void choose_dots(Contract *job, Py_ssize_t itemsize) noexcept nogil:
     """A band of one image's rows: all the input channels, and the gradient of all outputs."""
     cdef Gather *x = &job.x
-    cdef Py_ssize_t budget = BAND_BYTES // itemsize
-    cdef Py_ssize_t unit = x.channels * x.h.slots * x.w.slots + x.outputs
-    x.block, x.batch = x.channels, 1
-    x.columns = even(x.w.out, max(64, budget // unit // (1 + x.h.reach) - x.w.reach))
-    x.rows = even(x.h.out, budget // unit // (x.columns + x.w.reach) - x.h.reach)
-    x.blocks = parts(x.channels, x.block)
+    x.block, x.blocks = x.channels, 1
+    choose_band(x, BAND_BYTES // itemsize, x.channels * x.h.slots * x.w.slots + x.outputs)
     count_blocks(x)
     job.bands = x.batches * x.bands_h * x.bands_w
     job.pixels = job.strip = job.width = 0
@@ -913,9 +906,7 @@ cdef void choose_contract(Contract *job, Py_ssize_t itemsize, int threads) noexc
     x.block = even(x.channels, min(TERMS // taps, budget // (TERMS * x.h.slots * x.w.slots)))
     x.blocks = parts(x.channels, x.block)
     unit = x.block * x.h.slots * x.w.slots
-    x.columns = even(x.w.out, max(64, budget // unit // (1 + x.h.reach) - x.w.reach))
-    x.rows = even(x.h.out, budget // unit // (x.columns + x.w.reach) - x.h.reach)
-    x.batch = 1
+    choose_band(x, budget, unit)
     if x.rows == x.h.out and x.columns == x.w.out:
         x.batch = even(x.images, budget // unit // (
             (x.rows + x.h.reach) * (x.columns + x.w.reach)))
@@ -1045,6 +1036,7 @@ cdef void contract_dots(
     cdef Py_ssize_t group = task % x.groups, segment = task // x.groups
     cdef Py_ssize_t terms = x.channels * x.h.taps * x.w.taps, length = dots_length(job)
     cdef Py_ssize_t pitch = terms * x.lanes, band, n, row0, column0, rows, columns, o, r, i, vectors
+    cdef Py_ssize_t of_tile  # output channels
     cdef floating *g = packed + spread(x.block * x.plane + x.lanes)  # [output][pixel]
     cdef floating *inside = g + x.outputs * length
     cdef floating *sums = inside + length  # [output][term][lane]
@@ -1063,7 +1055,7 @@ cdef void contract_dots(
             lay_rows(g + o * length, x.length,
                      grad_out + n * job.g_sn + o * job.g_sc + row0 * job.g_sh + column0 * job.g_sw,
                      job.g_sh, rows, job.g_sw, 0, columns,
-                     job.g_sc if o + 1 < x.outputs and job.g_sw == 1 else 0, &job.span)
+                     job.g_sc if o + 1 < x.outputs and job.g_sw == 1 else 0, &job.extent)
             fill_run(g + o * length + rows * x.length, <floating> 0, length - rows * x.length)
         memset(inside, 0, length * sizeof(floating))
         for r in range(rows):
@@ -1071,14 +1063,13 @@ cdef void contract_dots(
         vectors = parts(rows * x.length, x.lanes)
         o = 0
         while o < x.outputs:
-            rows = even(x.outputs - o, SD_DOT_ROWS)
+            of_tile = even(x.outputs - o, SD_DOT_ROWS)
             i = 0
             while i < terms:
-                columns = min(<Py_ssize_t> SD_DOT_COLUMNS, terms - i)
-                dot(rows, columns, vectors, g + o * length, length, packed, x.off + i, inside,
-                    sums + o * pitch + i * x.lanes, pitch)
-                i += columns
-            o += rows
+                dot(of_tile, min(<Py_ssize_t> SD_DOT_COLUMNS, terms - i), vectors, g + o * length,
+                    length, packed, x.off + i, inside, sums + o * pitch + i * x.lanes, pitch)
+                i += SD_DOT_COLUMNS
+            o += of_tile
     partial += (segment * x.groups + group) * x.outputs * terms
     for i in range(x.outputs * terms):
         partial[i] = total_of(sums + i * x.lanes, x.lanes)
@@ -1136,7 +1127,7 @@ cdef bint run_gradient_weight(
     cdef Contract job
     cdef bint done = False
     describe_source(&job.x, x, groups)
-    job.span = span_of(grad_out)
+    job.extent = extent_of(grad_out)
     job.x.outputs = weight.size[0] // groups
     job.g_sn, job.g_sc = grad_out.stride[0], grad_out.stride[1]
     job.g_sh, job.g_sw = grad_out.stride[2], grad_out.stride[3]

@@ -20,7 +20,7 @@ from entries cimport ConvolutionEntries
 from rows cimport count_inside, first_inside, take
 from scratch cimport Scratch, scratch_free, scratch_part, scratch_take
 from simd cimport SD_VECTOR_BYTES
-from views cimport Axis, View, axis, view
+from views cimport Axis, Extent, View, axis, extent_of, view
 
 
 cdef extern from "depthwise.h" nogil:
@@ -62,7 +62,7 @@ cdef struct Way:  # along an axis: output o + phase reads pixels o // up * strid
 
 cdef struct Rows:  # of an array's planes, as the walk reads them
     Py_ssize_t height, width, sh, sw
-    Py_ssize_t begin, end     # the array's addresses
+    Extent extent             # of the array
     Py_ssize_t low            # pixel of a row's first element
     Py_ssize_t strips, apart  # pixels between the first ones of a row's strips,
     Py_ssize_t step, length   # between the elements of a strip, and how many these are
@@ -127,15 +127,8 @@ cdef bint meets(
 cdef Rows rows_of(const View *v, Py_ssize_t low, Py_ssize_t length) noexcept nogil:
     """The rows of an array's planes where they lie, from pixel `low` on."""
     cdef Rows r
-    cdef int i
     r.height, r.width, r.sh, r.sw = v.size[2], v.size[3], v.stride[2], v.stride[3]
-    r.begin = <Py_ssize_t> v.data
-    r.end = r.begin + v.itemsize
-    for i in range(4):
-        if v.stride[i] < 0:
-            r.begin += (v.size[i] - 1) * v.stride[i] * v.itemsize
-        else:
-            r.end += (v.size[i] - 1) * v.stride[i] * v.itemsize
+    r.extent = extent_of(v)
     r.low, r.length, r.step, r.strips, r.apart = low, length, 1, 1, 0
     return r
 
@@ -259,8 +252,8 @@ cdef void find_rows(
         at[r] = <floating *> zeros
     if most < least:
         least, most = most, least
-    if (x.sw == 1 and x.strips == 1 and x.step == 1 and least >= x.begin
-            and most + x.length * itemsize <= x.end):
+    if (x.sw == 1 and x.strips == 1 and x.step == 1 and least >= x.extent.begin
+            and most + x.length * itemsize <= x.extent.end):
         for r in range(low, high):
             at[r] = <floating *> rows + (r - low) * x.sh
         return

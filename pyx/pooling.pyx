@@ -29,7 +29,7 @@ from entries cimport PoolingEntries
 from rows cimport count_inside, far_apart, fill_row, first_inside, phases_of, reach_of, take
 from scratch cimport Scratch, scratch_free, scratch_part, scratch_take
 from simd cimport SD_VECTOR_BYTES, add_run, copy_run, fill_run, total_of
-from views cimport Axis, View, axis, view
+from views cimport Axis, Extent, View, axis, extent_of, view
 
 
 cdef extern from "pooling.h" nogil:
@@ -146,13 +146,12 @@ cdef Rows readable(
     """Of output rows row0 .. end those that need only input rows which lie in the array's memory
     with all that is read before and behind them; `plane` is the first pixel's place in it."""
     cdef Py_ssize_t lanes = SD_VECTOR_BYTES // xv.itemsize
-    cdef Py_ssize_t low = -plane, high = 1 - plane, left = column0 * w.stride - w.before, reach, i
+    cdef Py_ssize_t left = column0 * w.stride - w.before, reach
+    cdef Py_ssize_t first = <Py_ssize_t> xv.data + plane * xv.itemsize
+    cdef Extent array = extent_of(xv)
+    cdef Py_ssize_t low = (array.begin - first) // xv.itemsize
+    cdef Py_ssize_t high = (array.end - first) // xv.itemsize
     cdef Rows rows
-    for i in range(4):
-        if xv.stride[i] < 0:
-            low += (xv.size[i] - 1) * xv.stride[i]
-        else:
-            high += (xv.size[i] - 1) * xv.stride[i]
     rows.first, rows.end = row0, end
     # from its first pixel to behind its last a row of windows reads so many
     reach = max(columns, lanes) * w.stride + (w.kernel - 1) // w.stride * w.stride

@@ -29,6 +29,25 @@ cdef inline View view(object array) except *:
     return v
 
 
+cdef struct Extent:  # an array's addresses
+    Py_ssize_t begin, end
+
+
+cdef inline Extent extent_of(const View *v) noexcept nogil:
+    cdef Extent extent
+    cdef Py_ssize_t last
+    cdef int i
+    extent.begin = <Py_ssize_t> v.data
+    extent.end = extent.begin + v.itemsize
+    for i in range(4):
+        last = (v.size[i] - 1) * v.stride[i] * v.itemsize
+        if last < 0:
+            extent.begin += last
+        else:
+            extent.end += last
+    return extent
+
+
 cdef struct Axis:  # slidedot.geometry.Axis
     Py_ssize_t size, kernel, stride, dilation, before, out
     Py_ssize_t given_stride  # for what must not depend on `out`
