@@ -256,23 +256,23 @@ def test_every_row_width(dtype, kernel, stride, padding, dilation, numbers):
 @ROW_WINDOWS
 def test_a_nan_wins_from_every_place(dtype, kernel, stride, padding, dilation):
     span = dilation * (kernel - 1) + 1
+    height = 2 * span + 1
     for width in range(max(span - 2 * padding, dilation), 41):
-        windows = Windows((2 * span + 1, width), kernel, stride, padding, dilation)
-        # Plane c has its NaN in column c of the row that the window's middle tap lies on.
-        call = PlaneCall(None, width, windows)
+        windows = Windows((height, width), kernel, stride, padding, dilation)
+        # Each plane has one NaN, and nothing else tells the kernel that there is any.
+        call = PlaneCall(None, height * width, windows)
         x = call.array(call.x_shape, dtype, integers)
         clean_y, clean_argmax = pool(call, x, return_argmax=True)
-        columns = np.arange(width)
-        row = dilation * (kernel // 2)
-        x[columns, row, columns] = np.nan
+        place = np.arange(height * width)
+        row, column = np.divmod(place, width)
+        x[place, row, column] = np.nan
         y, argmax = pool(call, x, return_argmax=True)
-        rows, cols = windows.axes
-        holds_row = holds(rows, np.array([row]))[0]
-        holds_column = holds(cols, columns)
-        held = holds_row[np.newaxis, :, np.newaxis] & holds_column[:, np.newaxis, :]
-        place = (row * width + columns)[:, np.newaxis, np.newaxis]
+        rows, columns = windows.axes
+        held = holds(rows, row)[:, :, np.newaxis] & holds(columns, column)[:, np.newaxis, :]
         assert_same(y, np.where(held, np.array(np.nan, dtype), clean_y))
+        place = place[:, np.newaxis, np.newaxis]
         assert_same(argmax, np.where(held, place, clean_argmax).astype(np.int32))
+        assert_same(pool(call, x), y)
 
 
 def holds(axis, pixels):
