@@ -301,6 +301,16 @@ def test_the_first_maximum_and_the_first_nan_win(dtype):
     assert_same_bits(y.ravel(), x.reshape(-1, 4)[np.arange(len(rows)), argmax.ravel()])
 
 
+@EVERY_LARGE
+def test_the_first_zero_wins_with_and_without_places(dtype, call):
+    # 0 and -0 are equal: only their bits tell which of them won.
+    x = np.random.default_rng(0).choice(np.array([-1, -0.0, 0], dtype), call.x_shape)
+    y, _ = pool(call, x, return_argmax=True)
+    first = gather(x, reference_pool(call, x, return_argmax=True)[1])
+    assert_same_bits(y, first)
+    assert_same_bits(pool(call, x), first)
+
+
 def test_padding_never_wins(dtype):
     x = np.full((1, 1, 2, 2), -np.inf, dtype)
     y, argmax = sd.max_pool2d(x, 3, stride=2, padding=2, return_argmax=True)
