@@ -75,10 +75,17 @@ def run(at_end, dtype):
         ):
             assert np.array_equal(grad, elsewhere)
 
-    for size, (kernel, stride, padding), (channels, filters) in itertools.product(
-        [(1, 1), (2, 7), (3, 8), (5, 9), (4, 16), (3, 17), (9, 33), (7, 40)],
-        [(1, 1, 0), (2, 2, 0), (3, 1, 1), (3, 2, 1), (5, 1, 2), (3, 4, 1), ((1, 4), 1, (0, 2))],
-        [(1, 1), (1, 20), (3, 7), (5, 20)],
+    for size, (kernel, stride, padding), (channels, filters) in (
+        *itertools.product(
+            [(1, 1), (2, 7), (3, 8), (5, 9), (4, 16), (3, 17), (9, 33), (7, 40)],
+            [(1, 1, 0), (2, 2, 0), (3, 1, 1), (3, 2, 1), (5, 1, 2), (3, 4, 1), ((1, 4), 1, (0, 2))],
+            [(1, 1), (1, 20), (3, 7), (5, 20)],
+        ),
+        *itertools.product(  # what is read behind a row, and how many rows are, depends on these
+            [(5, width) for width in range(1, 41)],
+            [(1, 1, 0), (3, 1, 0), (3, 2, 1), (4, 1, 0), (4, 2, 0)],
+            [(1, 1)],
+        ),
     ):
         kh, kw = (kernel, kernel) if isinstance(kernel, int) else kernel
         p, q = (padding, padding) if isinstance(padding, int) else padding
