@@ -67,6 +67,8 @@ ROWS = {
     for width in range(1, 41)
     for kernel, outputs, padding in ((3, 17, 1), (5, 4, 4))
 }
+# A band of columns after the other, whose last vectors must not reach into the next one.
+ROWS["blocks of columns"] = large((32, 14), 3, (4, 2048))
 EVERY_LARGE = pytest.mark.parametrize("call", LARGE.values(), ids=LARGE)
 EVERY_ALGORITHM = pytest.mark.parametrize("algorithm", ALGORITHMS)
 
