@@ -69,6 +69,8 @@ ROWS = {
 }
 # A band of columns after the other, whose last vectors must not reach into the next one.
 ROWS["blocks of columns"] = large((32, 14), 3, (4, 2048))
+# The last bands of rows are smaller: what an earlier one left behind them is no part of a sum.
+ROWS["few terms, bands of rows"] = large((3, 100), 3, (15, 67), batch=5)
 EVERY_LARGE = pytest.mark.parametrize("call", LARGE.values(), ids=LARGE)
 EVERY_ALGORITHM = pytest.mark.parametrize("algorithm", ALGORITHMS)
 
