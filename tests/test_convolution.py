@@ -1,6 +1,7 @@
 """conv2d and conv2d_backward against the specification, and the laws that convolution obeys."""
 
 import functools
+import itertools
 
 import numpy as np
 import pytest
@@ -465,6 +466,19 @@ def test_a_non_finite_gradient_reaches_its_window_and_its_filter(dtype, name, va
     grads = sd.conv2d_backward(grad_out, x, weight, **options)
     for grad, before, share in zip(grads, clean, share_in_gradients(call, place), strict=True):
         assert_same(grad, overwritten(before, share, value))
+
+
+def test_an_infinite_gradient_stays_in_its_band_of_rows(dtype):
+    # Wherever it lies: what a later band finds of it in memory times 0 would be a NaN.
+    call = ROWS["few terms, bands of rows"]
+    x, weight, _, grad_out = call.arrays(dtype, never_zero)
+    clean = sd.conv2d_backward(grad_out, x, weight, need=("weight",)).weight
+    for n, row in itertools.product(range(call.batch), range(call.windows.out[0])):
+        changed, expected = grad_out.copy(), clean.copy()
+        changed[n, 1, row, 0] = np.inf
+        expected[1] = np.inf * x[n, :, row : row + 3, :3]
+        grads = sd.conv2d_backward(changed, x, weight, need=("weight",))
+        assert_same(grads.weight, expected)
 
 
 @functools.lru_cache(maxsize=64)
