@@ -6,6 +6,10 @@ from simd cimport SD_MAX_ROWS, SD_VECTOR_BYTES, SD_VECTORS_WIDEST
 cdef enum:
     STRIP_BYTES = 18 * 1024    # a tile's operand, beside a panel of the other in the L1 cache
     TERMS = STRIP_BYTES // (SD_VECTORS_WIDEST * SD_VECTOR_BYTES)  # of a sum added up from zero
+    LONG_SUM = 128             # terms that make output channels the better lanes; of few rows twice
+    WIDE_VECTOR = 32           # bytes that are as fast when it is pixels that are broadcast
+    FEW_ROWS = 8               # of a tile, whose addresses the CPU's registers hold
+    CHUNK = 256                # pixels whose sums, of a panel, are turned at once
     LONG_ROW = 5               # taps of a kernel's row that are worth a copy of their own
     COPY_COST = 8              # of a row of taps, in multiply-adds of each of its pixels
     STAGED_PANELS = 3          # panels that make it worth to lay out a strip's terms for the tile
@@ -40,9 +44,9 @@ cdef struct Panels:  # output channels in groups that fill the tile's rows as ev
     Py_ssize_t count, base, larger  # the first `larger` panels have base + 1 rows
 
 
-cdef inline Panels panels_of(Py_ssize_t channels) noexcept nogil:
+cdef inline Panels panels_of(Py_ssize_t channels, Py_ssize_t most = SD_MAX_ROWS) noexcept nogil:
     cdef Panels p
-    p.count = parts(channels, SD_MAX_ROWS)
+    p.count = parts(channels, most)
     p.base = channels // p.count
     p.larger = channels % p.count
     return p

@@ -10,8 +10,9 @@ Gradient for weight:
 The first two gather: an output is a sum over source channels and taps, so one driver does both.
 With a stride the gradient's pixels fall into stride * stride phases, and each has its own taps.
     Loops: images, group, band of rows and columns; block of source channels (packed once, with its
-    padding, so that a tap is an offset); phase, panels that stay in the cache, tile of pixels,
-    panel of output channels.
+    padding, so that a tap is an offset); phase; where lanes are pixels, panels that stay in the
+    cache, tile of pixels, panel of output channels; where they are output channels, panel, chunk of
+    pixels, tile.
 The gradient for weight contracts over pixels, from the same packed block, where a term's pixels
 are a row of the tile, and from grad_out, transposed strip by strip.
     Loops: segment of pixels, group, block of input channels, share of the output channels; band of
@@ -27,9 +28,9 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from blocking cimport (
-    BAND_BYTES, COPY_COST, DOTS, LONG_ROW, MOST_LANES, PIXELS, SEGMENTS, STAGED_PANELS, SUM_BYTES,
-    TERMS, WEIGHT_BYTES, WEIGHTS, Panels, even, panel_rows, panel_start, panels_of, parts, spread,
-    widest_panel,
+    BAND_BYTES, CHUNK, COPY_COST, DOTS, FEW_ROWS, LONG_ROW, LONG_SUM, MOST_LANES, PIXELS, SEGMENTS,
+    STAGED_PANELS, SUM_BYTES, TERMS, WEIGHT_BYTES, WEIGHTS, WIDE_VECTOR, Panels, even, panel_rows,
+    panel_start, panels_of, parts, spread, widest_panel,
 )
 from entries cimport ConvolutionEntries
 from rows cimport count_inside, far_apart, fill_inside, first_inside, phases_of, reach_of
@@ -37,7 +38,7 @@ from scratch cimport Scratch, scratch_free, scratch_part, scratch_take
 from simd cimport (
     SD_DOT_COLUMNS, SD_DOT_ROWS, SD_MAX_ROWS, SD_MAX_VECTORS, SD_ROW_VECTORS, SD_VECTOR_BYTES,
     SD_VECTORS, SD_VECTORS_WIDEST, copy_rows, copy_run, dot, fill_run, put_evens, sd_prefetch,
-    stage, tile, total_of, transpose,
+    stage, tile, tile_of_runs, total_of, transpose,
 )
 from views cimport Axis, Extent, View, axis, extent_of, view
 
@@ -141,8 +142,9 @@ cdef struct Gather:
     Py_ssize_t x_sn, x_sc, x_sh, x_sw
     Extent extent  # of the source
     Py_ssize_t w_sg, w_so, w_si, w_sh, w_sw  # the weight: group, result's and source's channel, tap
-    Panels panels
-    Py_ssize_t vectors, lanes
+    bint channel_lanes  # lanes are output channels and rows pixels, not the other way round
+    Panels panels  # of output channels, or of vectors of them
+    Py_ssize_t vectors, lanes, stored  # weights of a term, packed
     bint relu, late  # weights packed by each task, just before use
     bint staged      # each strip of pixels is laid out for the tile, term after term
     bint by_rows     # or keeps to one row
@@ -153,19 +155,35 @@ cdef struct Gather:
     Py_ssize_t blocks, batches, bands_h, bands_w, shares, tasks
     # the packed block is [channel][slot h][slot w][image][row][column]
     Py_ssize_t length, height, plane
-    Py_ssize_t flat    # pixels of a band's phase, with a tile's overhang
+    Py_ssize_t flat    # pixels of a band's phase, with a tile's overhang, if they are lanes
     Py_ssize_t *off    # [phase][term]
     Py_ssize_t *steps  # [term of a strip]
 
 
+cdef inline bint channels_fill(Gather *job, Py_ssize_t taps, Py_ssize_t itemsize) noexcept nogil:
+    """Whether output channels fill lanes, and sums are so long that turning them round pays."""
+    cdef Py_ssize_t lanes = SD_VECTOR_BYTES // itemsize
+    cdef Py_ssize_t least = LONG_SUM if SD_MAX_ROWS > FEW_ROWS else 2 * LONG_SUM
+    return (SD_VECTOR_BYTES >= WIDE_VECTOR and job.channels * taps >= least
+            and 8 * job.outputs >= 7 * lanes * parts(job.outputs, lanes))
+
+
 cdef void choose_terms(Gather *job, Py_ssize_t itemsize) noexcept nogil:
-    """How the source channels fall into blocks: by the weight's shape alone."""
-    cdef Py_ssize_t taps = job.h.shared * job.w.shared, most
+    """How the channels fall into panels and blocks: by the weight's shape alone."""
+    cdef Py_ssize_t taps = job.h.shared * job.w.shared, most = TERMS
     job.lanes = SD_VECTOR_BYTES // itemsize
-    job.panels = panels_of(job.outputs)
-    most = TERMS
-    if job.panels.count < STAGED_PANELS or taps < job.h.kernel * job.w.kernel:
-        most = 2 * TERMS  # nothing is laid out, or the phases have fewer
+    job.channel_lanes = channels_fill(job, taps, itemsize)
+    if job.channel_lanes:
+        job.panels = panels_of(parts(job.outputs, job.lanes), SD_VECTORS_WIDEST)
+        job.vectors = widest_panel(&job.panels)
+        job.stored = job.panels.count * job.vectors * job.lanes
+        most = 2 * TERMS  # a panel's weights
+    else:
+        job.panels = panels_of(job.outputs)
+        job.vectors = SD_VECTORS(widest_panel(&job.panels))
+        job.stored = job.outputs
+        if job.panels.count < STAGED_PANELS or taps < job.h.kernel * job.w.kernel:
+            most = 2 * TERMS  # nothing is laid out, or the phases have fewer
     # a third more terms are better than another block
     job.block = parts(job.channels, max(1, (job.channels * taps + most * 2 // 3) // most))
     job.blocks = parts(job.channels, job.block)
@@ -184,6 +202,10 @@ cdef inline Py_ssize_t lanes_of_rows(Gather *job) noexcept nogil:
         job.h.outputs * job.w.outputs + (job.h.outputs - 1) * job.w.reach, job.lanes)
 
 
+cdef Py_ssize_t weights_size(Gather *job) noexcept nogil:
+    return job.groups * job.stored * job.channels * job.h.taps * job.w.taps
+
+
 cdef void choose_blocks(
     Gather *job, Py_ssize_t itemsize, bint prepared, int threads
 ) noexcept nogil:
@@ -192,23 +214,27 @@ cdef void choose_blocks(
     cdef Py_ssize_t budget = BAND_BYTES // itemsize, unit, weights, most
     cdef Py_ssize_t sums = SUM_BYTES // itemsize // (job.outputs * h.phases * w.phases)
     choose_terms(job, itemsize)
-    job.vectors = SD_VECTORS(widest_panel(&job.panels))
-    job.staged = job.panels.count >= STAGED_PANELS and 2 * job.panels.count * (
-        lanes_of_rows(job) - h.outputs * w.outputs) > lanes_of_rows(job)
-    job.resident = even(
-        job.panels.count,
-        WEIGHT_BYTES // itemsize // (most_terms(job) * widest_panel(&job.panels)))
+    if job.channel_lanes:
+        job.staged, job.resident = False, 1
+    else:
+        job.staged = job.panels.count >= STAGED_PANELS and 2 * job.panels.count * (
+            lanes_of_rows(job) - h.outputs * w.outputs) > lanes_of_rows(job)
+        job.resident = even(
+            job.panels.count,
+            WEIGHT_BYTES // itemsize // (most_terms(job) * widest_panel(&job.panels)))
     job.share = job.panels.count
     unit = job.block * h.slots * w.slots
     job.columns = even(w.outputs, max(64, budget // unit // (1 + h.reach) - w.reach))
     most = job.vectors * job.lanes
-    job.by_rows = not job.staged and parts(w.outputs, most) * most <= w.outputs + w.reach
+    job.by_rows = not job.channel_lanes and not job.staged and (
+        parts(w.outputs, most) * most <= w.outputs + w.reach)
     most = max(1, budget // unit // (job.columns + w.reach) - h.reach)
     if job.blocks > 1:  # partial sums of the band wait for the next block of channels
         most = min(most, sums // (job.columns + w.reach))
     job.rows = even(h.outputs, max(1, most))
     job.batch = 1
-    if job.staged and job.rows >= h.outputs and job.columns >= w.outputs:
+    if ((job.channel_lanes or job.staged) and job.rows >= h.outputs
+            and job.columns >= w.outputs):
         most = budget // unit // ((job.rows + h.reach) * (job.columns + w.reach))
         if job.blocks > 1:
             most = min(most, sums // (job.rows * job.columns))
@@ -227,7 +253,10 @@ cdef void choose_blocks(
         else:
             break
         count_blocks(job)
-    job.late = not prepared and job.batches * job.bands_h * job.bands_w == 1
+    job.late = not prepared and (
+        job.batches * job.bands_h * job.bands_w == 1
+        # packed for each band they need no memory beyond the L1 cache
+        or (job.channel_lanes and job.flat >= CHUNK and weights_size(job) * itemsize > SUM_BYTES))
 
 
 cdef void count_blocks(Gather *job) noexcept nogil:
@@ -239,14 +268,17 @@ cdef void count_blocks(Gather *job) noexcept nogil:
     job.length = job.columns + job.w.reach
     job.height = job.rows + job.h.reach
     job.plane = job.h.slots * job.w.slots * job.height * job.batch * job.length
-    job.flat = spread(
-        job.batch * job.rows * (job.columns if job.staged else job.length)
-        + job.vectors * job.lanes)
+    job.flat = job.batch * job.rows * job.columns
+    if not job.channel_lanes:
+        job.flat = spread(
+            (job.flat if job.staged else job.batch * job.rows * job.length)
+            + job.vectors * job.lanes)
 
 
-cdef bint forward_sides(Gather *job, Axis *h, Axis *w) noexcept nogil:
+cdef bint forward_sides(Gather *job, Axis *h, Axis *w, Py_ssize_t itemsize) noexcept nogil:
     cdef bint apart = far_apart(w)
-    if not apart and panels_of(job.outputs).count < STAGED_PANELS:
+    if (not apart and panels_of(job.outputs).count < STAGED_PANELS
+            and not channels_fill(job, h.kernel * w.kernel, itemsize)):
         # what lies between short rows costs the tile more than copies of them do
         apart = reach_of(w) * h.kernel * job.outputs > COPY_COST * (w.out + reach_of(w))
     if not forward_side(&job.h, h, far_apart(h)):
@@ -309,6 +341,33 @@ cdef bint offsets(Gather *job, Py_ssize_t most) noexcept nogil:
     return True
 
 
+cdef inline Py_ssize_t taps_of(Side *h, Side *w, Py_ssize_t py, Py_ssize_t px) noexcept nogil:
+    return (h.first[py + 1] - h.first[py]) * (w.first[px + 1] - w.first[px])
+
+
+cdef inline Py_ssize_t packed_place(
+    Gather *job, Py_ssize_t group, Py_ssize_t channel0, Py_ssize_t channels, Py_ssize_t py,
+    Py_ssize_t px,
+) noexcept nogil:
+    """Where the packed weights of a phase and a block of source channels lie."""
+    return job.stored * ((group * job.channels + channel0) * job.h.taps * job.w.taps
+                         + channels * taps_before(&job.h, &job.w, py, px))
+
+
+cdef Py_ssize_t terms_in_a_run(
+    Gather *job, Py_ssize_t py, Py_ssize_t px, Py_ssize_t rows, Py_ssize_t columns
+) noexcept nogil:
+    """Terms of an output that lie end to end in the weights: one, a row's, a channel's, or all."""
+    cdef Side *h = &job.h
+    cdef Side *w = &job.w
+    if columns == 0 or columns < w.taps or job.w_sw != 1 or w.index[w.taps - 1] != w.taps - 1:
+        return 1
+    if (job.rows_first or h.first[py + 1] - h.first[py] < h.taps or job.w_sh != w.taps
+            or h.index[h.taps - 1] != h.taps - 1):
+        return columns
+    return rows * columns if job.w_si == h.taps * w.taps else h.taps * w.taps
+
+
 cdef void pack_filters(
     floating *a, const floating *weight, Gather *job, Py_ssize_t py, Py_ssize_t px,
     Py_ssize_t channel0, Py_ssize_t channels, Py_ssize_t output0, Py_ssize_t outputs,
@@ -317,18 +376,13 @@ cdef void pack_filters(
     cdef Side *h = &job.h
     cdef Side *w = &job.w
     cdef Py_ssize_t rows = channels * (h.first[py + 1] - h.first[py])
-    cdef Py_ssize_t columns = w.first[px + 1] - w.first[px], run = 1, o, c, _n, j, ready = 0
+    cdef Py_ssize_t columns = w.first[px + 1] - w.first[px], run, o, c, _n, j, ready = 0
     cdef Row row
     cdef const floating *filter
     cdef const floating *taps
     if rows * columns == 0:
         return
-    # terms that lie end to end in the weights: a row's, a channel's, or all of them
-    if columns == w.taps and job.w_sw == 1 and w.index[w.taps - 1] == w.taps - 1:
-        run = columns
-        if (not job.rows_first and rows == channels * h.taps and job.w_sh == w.taps
-                and h.index[h.taps - 1] == h.taps - 1):
-            run = rows * columns if job.w_si == h.taps * w.taps else h.taps * w.taps
+    run = terms_in_a_run(job, py, px, rows, columns)
     weight += output0 * job.w_so + channel0 * job.w_si
     if run == 1 and h.taps * w.taps == job.w_so == 1:  # a matrix to be transposed
         while ready + job.lanes <= channels:
@@ -354,20 +408,70 @@ cdef void pack_filters(
             next_row(&row, job, py, channels)
 
 
+cdef void pack_lanes(
+    floating *b, const floating *weight, Gather *job, Py_ssize_t py, Py_ssize_t px,
+    Py_ssize_t channel0, Py_ssize_t channels, Py_ssize_t panel,
+) noexcept nogil:
+    """[term][output] of one phase's weights for a panel, zeros in lanes that are left."""
+    cdef Side *h = &job.h
+    cdef Side *w = &job.w
+    cdef Py_ssize_t rows = channels * (h.first[py + 1] - h.first[py])
+    cdef Py_ssize_t columns = w.first[px + 1] - w.first[px], width = job.vectors * job.lanes
+    cdef Py_ssize_t v, o, outputs, run, i, j, _n
+    cdef Row row
+    cdef const floating *filter
+    cdef const floating *taps
+    cdef const floating *tap
+    cdef floating *to
+    run = terms_in_a_run(job, py, px, rows, columns)
+    for v in range(panel_rows(&job.panels, panel)):
+        o = (panel_start(&job.panels, panel) + v) * job.lanes
+        outputs = min(job.lanes, job.outputs - o)
+        filter = weight + o * job.w_so + channel0 * job.w_si
+        to = b + v * job.lanes
+        row.channel, row.tap = 0, h.first[py]
+        if run > columns:
+            for i in range(rows * columns // run):
+                transpose(to, width, filter + i * job.w_si, job.w_so, outputs, run)
+                to += run * width
+            continue
+        for _n in range(rows):
+            taps = filter + row.channel * job.w_si + h.index[row.tap] * job.w_sh
+            if run > 1:
+                transpose(to, width, taps, job.w_so, outputs, run)
+            else:
+                for j in range(columns):
+                    tap = taps + w.index[w.first[px] + j] * job.w_sw
+                    if job.w_so == 1:
+                        copy_run(to + j * width, tap, outputs)
+                    else:
+                        for i in range(outputs):
+                            to[j * width + i] = tap[i * job.w_so]
+                    fill_run(to + j * width + outputs, <floating> 0, job.lanes - outputs)
+            to += columns * width
+            next_row(&row, job, py, channels)
+
+
 cdef void pack_weights(
     floating *a, const floating *weight, Gather *job, Py_ssize_t part
 ) noexcept nogil:
-    """One group's block of source channels: [phase], then as `pack_filters`."""
+    """One group's block of source channels: [phase], then as `pack_filters`, or [panel] and as
+    `pack_lanes`."""
     cdef Side *h = &job.h
     cdef Side *w = &job.w
     cdef Py_ssize_t group = part // job.blocks, channel0 = part % job.blocks * job.block
-    cdef Py_ssize_t channels = min(job.block, job.channels - channel0), py, px
-    a += (group * job.channels + channel0) * job.outputs * h.taps * w.taps
+    cdef Py_ssize_t channels = min(job.block, job.channels - channel0), py, px, panel
+    cdef floating *phase
+    weight += group * job.w_sg
     for py in range(h.phases):
         for px in range(w.phases):
-            pack_filters(
-                a + job.outputs * channels * taps_before(h, w, py, px), weight + group * job.w_sg,
-                job, py, px, channel0, channels, 0, job.outputs)
+            phase = a + packed_place(job, group, channel0, channels, py, px)
+            if not job.channel_lanes:
+                pack_filters(phase, weight, job, py, px, channel0, channels, 0, job.outputs)
+                continue
+            for panel in range(job.panels.count):
+                pack_lanes(phase, weight, job, py, px, channel0, channels, panel)
+                phase += job.vectors * job.lanes * channels * taps_of(h, w, py, px)
 
 
 cdef void pack_all(
@@ -497,6 +601,35 @@ cdef inline bint sees(
     return row + bottom * h.step >= 0 and row + top * h.step < h.size
 
 
+cdef Py_ssize_t terms_outside(
+    Py_ssize_t *summed, Gather *job, Band *band, Py_ssize_t terms, Py_ssize_t top,
+    Py_ssize_t bottom,
+) noexcept nogil:
+    """How many terms come before those whose row of taps sees a pixel, for rows top to bottom of
+    a band; how many those are."""
+    cdef Py_ssize_t low = band.tap, high = band.tap + band.taps, of_tap = terms // band.taps
+    while low < high and not sees(&job.h, low, band.row0 + top, band.row0 + bottom):
+        low += 1
+    while low < high and not sees(&job.h, high - 1, band.row0 + top, band.row0 + bottom):
+        high -= 1
+    summed[0] = of_tap * (high - low)
+    return of_tap * (low - band.tap)
+
+
+cdef inline void put_run(
+    floating *to, Py_ssize_t step, const floating *values, Py_ssize_t count
+) noexcept nogil:
+    """to[i * step] = values[i]"""
+    cdef Py_ssize_t i
+    if step == 1:
+        copy_run(to, values, count)
+    elif step == 2:
+        put_evens(to, values, count)
+    else:
+        for i in range(count):
+            to[i * step] = values[i]
+
+
 cdef Py_ssize_t gather_strip(
     floating *y, floating *sums, floating *buffer, floating *strip, const floating *a,
     const floating *packed, const Py_ssize_t *off, Gather *job, Band *band, Py_ssize_t terms,
@@ -512,15 +645,13 @@ cdef Py_ssize_t gather_strip(
         job.vectors * job.lanes,
         band.pitch - band.column if job.by_rows else band.total - start)
     cdef Py_ssize_t vectors = parts(pixels, job.lanes), width = vectors * job.lanes
-    cdef Py_ssize_t first = panel_start(&job.panels, band.panel0), p, o, i, j, k, rows, count, over
+    cdef Py_ssize_t first = panel_start(&job.panels, band.panel0), p, o, i, j, rows, count, over
     cdef Py_ssize_t top = band.row, last = band.column + pixels - 1, bottom
-    cdef Py_ssize_t low, high, of_tap, summed = terms  # rows of taps that see a pixel; terms
+    cdef Py_ssize_t skipped, summed = terms
     cdef Run runs[MOST_LANES]
     cdef Py_ssize_t row[SD_MAX_ROWS]
     cdef const floating *b
     cdef const floating *add = NULL
-    cdef const floating *result
-    cdef floating *to
     cdef bint whole
     count = next_strip(runs, job, band, pixels)
     if count == 0:
@@ -529,15 +660,9 @@ cdef Py_ssize_t gather_strip(
         bottom = top + last // band.pitch
         if bottom >= band.rows:  # and on to the next image
             top, bottom = 0, band.rows - 1
-        low, high = band.tap, band.tap + band.taps
-        while low < high and not sees(&job.h, low, band.row0 + top, band.row0 + bottom):
-            low += 1
-        while low < high and not sees(&job.h, high - 1, band.row0 + top, band.row0 + bottom):
-            high -= 1
-        of_tap = terms // band.taps
-        summed = of_tap * (high - low)
-        a += of_tap * (low - band.tap)
-        off += of_tap * (low - band.tap)
+        skipped = terms_outside(&summed, job, band, terms, top, bottom)
+        a += skipped
+        off += skipped
     if job.staged:
         stage_strip(strip, packed, job, off, summed, runs, count)
         b, off = strip, job.steps
@@ -571,16 +696,160 @@ cdef Py_ssize_t gather_strip(
         # ends of rows, and rows that interleave with other phases
         for j in range(count):
             for i in range(rows):
-                to = y + (o + i) * plane + runs[j].result - runs[0].result
-                result = buffer + i * width + runs[j].lane
-                if step == 1:
-                    copy_run(to, result, runs[j].size)
-                elif step == 2:
-                    put_evens(to, result, runs[j].size)
-                else:
-                    for k in range(runs[j].size):
-                        to[k * step] = result[k]
+                put_run(y + (o + i) * plane + runs[j].result - runs[0].result, step,
+                        buffer + i * width + runs[j].lane, runs[j].size)
     return pixels
+
+
+cdef struct Chunk:  # of a band's pixels: rows of its images end to end, some of their columns
+    Py_ssize_t row, rows, column, columns
+
+
+cdef struct Spot:  # a pixel of a band
+    Py_ssize_t image, row, column
+
+
+cdef inline Py_ssize_t run_from(Spot *spot, Chunk *chunk, Py_ssize_t most) noexcept nogil:
+    """How many pixels of its row follow, itself among them."""
+    return min(most, chunk.column + chunk.columns - spot.column)
+
+
+cdef inline void move_on(Spot *spot, Band *band, Chunk *chunk, Py_ssize_t count) noexcept nogil:
+    spot.column += count
+    if spot.column == chunk.column + chunk.columns:
+        spot.column = chunk.column
+        spot.row += 1
+        if spot.row == band.rows:
+            spot.row = 0
+            spot.image += 1
+
+
+cdef void sum_chunk(
+    floating *sums, const floating *packed, const Py_ssize_t *off, const floating *weights,
+    Gather *job, Band *band, Chunk *chunk, Py_ssize_t terms, Py_ssize_t vectors,
+    const floating *bias, const floating *y,
+) noexcept nogil:
+    """[pixel][output channel] of a panel, added to the sums of earlier blocks; `y` as in
+    `gather_panel`, or NULL where more blocks follow."""
+    cdef Py_ssize_t width = job.vectors * job.lanes, rest = chunk.rows * chunk.columns
+    cdef Py_ssize_t run, runs, most, size, bottom, skipped = 0, summed = terms
+    cdef Py_ssize_t place[SD_MAX_ROWS]
+    cdef Py_ssize_t y_sh = job.h.phases * job.w.out, plane = job.h.out * job.w.out, i
+    cdef Py_ssize_t y_sn = job.groups * job.outputs * job.h.out * job.w.out
+    cdef const floating *result
+    cdef Spot here, top
+    # or each row of a tile is a pixel of any place: so few that registers hold their addresses, or
+    # too few side by side
+    cdef bint side_by_side = SD_MAX_ROWS > FEW_ROWS and 2 * chunk.columns >= SD_MAX_ROWS
+    run, most = 1, even(rest, SD_MAX_ROWS)
+    if side_by_side:
+        run = even(chunk.columns, SD_MAX_ROWS)
+        most = 2 if SD_VECTORS(2 * run) >= vectors else 1
+    here.image, here.row = chunk.row // band.rows, chunk.row % band.rows
+    here.column = chunk.column
+    while rest > 0:
+        top = here
+        runs, size = 0, run_from(&here, chunk, run)
+        while runs < most and (runs + 1) * size <= rest and run_from(&here, chunk, run) == size:
+            place[runs] = (here.image * job.height + here.row) * job.length + here.column
+            runs += 1
+            if y != NULL and (side_by_side or runs == 1):  # where they will be turned to
+                result = y + here.image * y_sn + here.row * y_sh + here.column * job.w.phases
+                for i in range(vectors * job.lanes):
+                    sd_prefetch(result + i * plane, 1)
+            move_on(&here, band, chunk, size)
+        if job.rows_first and band.taps > 1:
+            bottom = (place[runs - 1] // job.length) - top.image * job.height
+            if bottom < job.height:
+                skipped = terms_outside(&summed, job, band, terms, top.row, bottom)
+            else:
+                skipped, summed = 0, terms  # on to the next image
+        if side_by_side:
+            tile_of_runs(size, runs, vectors, summed, packed, place, off + skipped,
+                         weights + skipped * width, width, sums, width,
+                         NULL if band.first else sums, width, bias, job.relu and band.last)
+        else:
+            tile(runs, vectors, summed, packed, place, off + skipped, weights + skipped * width,
+                 job.steps, sums, width, NULL if band.first else sums, width, bias,
+                 job.relu and band.last)
+        sums += runs * size * width
+        rest -= runs * size
+
+
+cdef void turn_run(
+    floating *y, Py_ssize_t step, const floating *sums, floating *turned, Gather *job,
+    Py_ssize_t pixels, Py_ssize_t outputs,
+) noexcept nogil:
+    """[pixel][output channel] -> y, the planes' pixels, `step` apart."""
+    cdef Py_ssize_t plane = job.h.out * job.w.out, width = job.vectors * job.lanes
+    cdef Py_ssize_t lanes = job.lanes, o = 0, i, k, count
+    while o < outputs:
+        i = 0
+        while i < pixels:
+            if step == 1 and pixels >= lanes and o + lanes <= outputs:
+                i = min(i, pixels - lanes)
+                transpose(y + o * plane + i, plane, sums + i * width + o, width, lanes, lanes)
+            else:
+                count = min(lanes, pixels - i)
+                transpose(turned, lanes, sums + i * width + o, width, count, lanes)
+                for k in range(min(lanes, outputs - o)):
+                    put_run(y + (o + k) * plane + i * step, step, turned + k * lanes, count)
+            i += lanes
+        o += lanes
+
+
+cdef void turn_chunk(
+    floating *y, const floating *sums, floating *turned, Gather *job, Band *band, Chunk *chunk,
+    Py_ssize_t outputs,
+) noexcept nogil:
+    """As `turn_run`, row after row, or those of an image at once where nothing lies between."""
+    cdef Py_ssize_t y_sh = job.h.phases * job.w.out
+    cdef Py_ssize_t y_sn = job.groups * job.outputs * job.h.out * job.w.out
+    cdef Py_ssize_t row = chunk.row, last = chunk.row + chunk.rows, rows
+    cdef bint whole = job.h.phases == job.w.phases == 1 and chunk.columns == job.w.out
+    while row < last:
+        rows = min(last - row, band.rows - row % band.rows) if whole else 1
+        turn_run(y + row // band.rows * y_sn + row % band.rows * y_sh + chunk.column * job.w.phases,
+                 job.w.phases, sums, turned, job, rows * chunk.columns, outputs)
+        sums += rows * chunk.columns * job.vectors * job.lanes
+        row += rows
+
+
+cdef void gather_panel(
+    floating *y, floating *sums, floating *turned, const floating *weights, const floating *packed,
+    const Py_ssize_t *off, Gather *job, Band *band, Py_ssize_t terms, Py_ssize_t panel,
+    const floating *bias,
+) noexcept nogil:
+    """A band's pixels as rows of the tile, a panel's channels as its lanes.
+
+    `y` is the plane of the panel's first channel at the band's first pixel. `sums` are of the whole
+    band, or, where there is one block of source channels, of a chunk."""
+    cdef Py_ssize_t vectors = panel_rows(&job.panels, panel), rows = band.images * band.rows
+    cdef Py_ssize_t o = panel_start(&job.panels, panel) * job.lanes, at = 0
+    cdef Py_ssize_t outputs = min(vectors * job.lanes, job.outputs - o)
+    cdef Py_ssize_t columns = even(band.columns, CHUNK), high = 1
+    cdef floating of_lanes[MOST_LANES]
+    cdef Chunk chunk
+    if columns == band.columns:
+        high = CHUNK // columns
+    if bias != NULL:
+        copy_run(of_lanes, bias + o, outputs)
+        fill_run(of_lanes + outputs, <floating> 0, vectors * job.lanes - outputs)
+    chunk.row = 0
+    while chunk.row < rows:
+        chunk.rows = min(high, rows - chunk.row)
+        chunk.column = 0
+        while chunk.column < band.columns:
+            chunk.columns = min(columns, band.columns - chunk.column)
+            sum_chunk(sums + at, packed, off, weights, job, band, &chunk, terms, vectors,
+                      of_lanes if bias != NULL and band.last else NULL,
+                      y if band.last else NULL)
+            if band.last:
+                turn_chunk(y, sums + at, turned, job, band, &chunk, outputs)
+            if job.blocks > 1:
+                at += chunk.rows * chunk.columns * job.vectors * job.lanes
+            chunk.column += chunk.columns
+        chunk.row += chunk.rows
 
 
 cdef struct Layout:  # of one thread's scratch, in elements
@@ -589,17 +858,20 @@ cdef struct Layout:  # of one thread's scratch, in elements
 
 cdef Layout layout(Gather *job) noexcept nogil:
     """The packed block, a tile's results, weights that a task packs for itself, a strip's terms,
-    partial sums; each with room for a tile's overhang."""
+    partial sums; where pixels are lanes with room for a tile's overhang."""
     cdef Layout part
-    cdef Py_ssize_t terms = most_terms(job)
+    cdef Py_ssize_t terms = most_terms(job), width = job.vectors * job.lanes
     cdef Py_ssize_t slack = SD_MAX_VECTORS * job.lanes
     part.buffer = spread(job.block * job.plane + slack)
-    part.own = part.buffer + slack * SD_MAX_ROWS
-    part.strip = part.own + spread(job.late * job.resident * SD_MAX_ROWS * terms)
+    part.own = part.buffer + max(slack * SD_MAX_ROWS, job.lanes * job.lanes)
+    part.strip = part.own + spread(job.late * terms * (
+        width if job.channel_lanes else job.resident * SD_MAX_ROWS))
     part.sums = part.strip + spread(job.staged * (terms * job.vectors + 1) * job.lanes)
     part.size = part.sums
     if job.blocks > 1:
-        part.size += job.flat * job.h.phases * job.w.phases * job.outputs
+        part.size += job.flat * job.h.phases * job.w.phases * job.stored
+    elif job.channel_lanes:
+        part.size += CHUNK * width
     return part
 
 
@@ -616,7 +888,8 @@ cdef void gather_task(
     cdef Py_ssize_t group = rest // (job.bands_w * job.bands_h) % job.groups
     cdef Py_ssize_t n0 = rest // (job.bands_w * job.bands_h * job.groups) * job.batch
     cdef Py_ssize_t panel_last = min((share + 1) * job.share, job.panels.count)
-    cdef Py_ssize_t i, channel0, channels, py, px, o, taps, start, phase
+    cdef Py_ssize_t i, channel0, channels, py, px, o, taps, start, phase, panel
+    cdef floating *sums
     cdef Py_ssize_t plane = h.out * w.out
     cdef Py_ssize_t first = panel_start(&job.panels, share * job.share)
     cdef Layout part = layout(job)
@@ -648,6 +921,26 @@ cdef void gather_task(
             band.row0, band.tap, band.taps = row0, h.first[py], h.first[py + 1] - h.first[py]
             band.total = (band.images * band.rows - 1) * band.pitch + band.columns
             taps = band.taps * (w.first[px + 1] - w.first[px])
+            if job.channel_lanes:
+                for panel in range(share * job.share, panel_last):
+                    if weights == NULL:
+                        a = packed + part.own
+                        pack_lanes(packed + part.own, weight + group * job.w_sg, job, py, px,
+                                   channel0, channels, panel)
+                    else:
+                        a = (weights + packed_place(job, group, channel0, channels, py, px)
+                             + panel * channels * taps * job.vectors * job.lanes)
+                    sums = packed + part.sums
+                    if job.blocks > 1:
+                        sums += job.flat * job.vectors * job.lanes * (
+                            phase * job.panels.count + panel - share * job.share)
+                    gather_panel(
+                        y + panel_start(&job.panels, panel) * job.lanes * plane
+                        + (row0 * h.phases + py) * w.out + column0 * w.phases + px,
+                        sums, packed + part.buffer, a, packed,
+                        job.off + job.block * taps_before(h, w, py, px), job, &band,
+                        channels * taps, panel, bias)
+                continue
             band.panel0 = share * job.share
             while band.panel0 < panel_last:
                 band.panels = min(job.resident, panel_last - band.panel0)
@@ -658,8 +951,7 @@ cdef void gather_task(
                         channels, o, panel_start(&job.panels, band.panel0 + band.panels) - o)
                     a = packed + part.own
                 else:
-                    a = (weights + (group * job.channels + channel0) * job.outputs * h.taps * w.taps
-                         + job.outputs * channels * taps_before(h, w, py, px)
+                    a = (weights + packed_place(job, group, channel0, channels, py, px)
                          + o * channels * taps)
                 band.image = band.row = band.column = start = 0
                 while start < band.total:
@@ -670,10 +962,6 @@ cdef void gather_task(
                         job.off + job.block * taps_before(h, w, py, px), job, &band,
                         channels * taps, start, bias + o if bias != NULL else NULL)
                 band.panel0 += band.panels
-
-
-cdef Py_ssize_t weights_size(Gather *job) noexcept nogil:
-    return job.groups * job.outputs * job.channels * job.h.taps * job.w.taps
 
 
 cdef bint gather(
@@ -725,10 +1013,14 @@ cdef void describe_weight(
     job.w_sh, job.w_sw = weight.stride[2], weight.stride[3]
 
 
-def packed_size(weight_shape, Py_ssize_t _groups):
+def packed_size(weight_shape, Py_ssize_t groups, Py_ssize_t itemsize):
     """How many numbers `pack` writes."""
-    k, channels, kh, kw = weight_shape
-    return k * channels * kh * kw
+    cdef Gather job
+    job.groups, job.outputs, job.channels = groups, weight_shape[0] // groups, weight_shape[1]
+    job.h.kernel = job.h.shared = job.h.taps = weight_shape[2]
+    job.w.kernel = job.w.shared = job.w.taps = weight_shape[3]
+    choose_terms(&job, itemsize)
+    return weights_size(&job)
 
 
 def pack(weight, packed, Py_ssize_t groups, int threads):
@@ -743,7 +1035,7 @@ def pack(weight, packed, Py_ssize_t groups, int threads):
     with nogil:
         job.groups, job.channels, job.outputs = groups, wv.size[1], wv.size[0] // groups
         describe_weight(&job, &wv, job.outputs, 0, 1)
-        if forward_sides(&job, &h, &w):
+        if forward_sides(&job, &h, &w, wv.itemsize):
             choose_terms(&job, wv.itemsize)
             if wv.itemsize == sizeof(float):
                 pack_all(<float *> pv.data, <float *> wv.data, &job, threads)
@@ -766,7 +1058,7 @@ def forward_workspace(
     with nogil:
         job.images, job.groups = images, groups
         job.channels, job.outputs = wv.size[1], wv.size[0] // groups
-        if forward_sides(&job, &h, &w):
+        if forward_sides(&job, &h, &w, wv.itemsize):
             choose_blocks(&job, wv.itemsize, True, threads)
             size = threads * layout(&job).size * wv.itemsize
             free_sides(&job)
@@ -783,7 +1075,7 @@ cdef bint run_forward(
     job.outputs = weight.size[0] // groups
     describe_weight(&job, weight, job.outputs, 0, 1)
     job.relu = relu
-    if forward_sides(&job, h, w):
+    if forward_sides(&job, h, w, x.itemsize):
         if x.itemsize == sizeof(float):
             done = gather(<float *> y.data, <float *> x.data, <float *> weight.data,
                           <float *> packed.data, <float *> bias.data, &job, threads)

@@ -430,7 +430,7 @@ cdef bint weight_of_channels(
     return True
 
 
-def packed_size(_weight_shape, Py_ssize_t _groups):
+def packed_size(_weight_shape, Py_ssize_t _groups, Py_ssize_t _itemsize):
     """None: `forward` takes the weight as it is."""
     return 0
 

@@ -66,33 +66,36 @@ SD_INLINE void sd_prefetch(const void *from, ptrdiff_t bytes) {
 
 /* The tile: c[i][0..W) = sum over k < terms of a[row[i] + index[k]] * b[off[k]..off[k] + W), with
    W = vectors * lanes; without an `index`, a[row[i] + k]. Because the tables, not the loop, know the
-   layouts, one tile does every kernel size, stride, dilation and direction. At the end, in
-   registers: `add` (or NULL), a partial sum, is added, then `bias` (or NULL), one number a row;
-   `relu` clips at zero and keeps NaN. */
+   layouts, one tile does every kernel size, stride, dilation and direction. Or its rows are `runs`
+   of neighbours, a[row[i / run] + i % run + index[k]], and b[k * ldb], which saves it addresses. At
+   the end, in registers: `add` (or NULL), a partial sum, is added, then `bias` (or NULL), one number
+   a row, or, with an `index`, a lane; `relu` clips at zero and keeps NaN. */
 #define SD_DEFINE_TILE(T, NAME, VEC, MASK)                                                         \
     typedef T VEC __attribute__((vector_size(SD_VECTOR_BYTES)));                                   \
     SD_INLINE VEC NAME##_load(const T *p) { VEC v; memcpy(&v, p, sizeof v); return v; }            \
     SD_INLINE void NAME##_store(T *p, VEC v) { memcpy(p, &v, sizeof v); }                          \
     SD_INLINE VEC NAME##_relu(VEC v) { return (VEC)((MASK)v & ~(MASK)(v <= 0)); }                  \
                                                                                                    \
-    SD_INLINE void NAME##_body(const int rows, const int vectors, ptrdiff_t terms, const T *a,     \
-                               const ptrdiff_t *row, const ptrdiff_t *index, const T *b,           \
-                               const ptrdiff_t *off, T *c, ptrdiff_t ldc, const T *add,            \
-                               ptrdiff_t lda, const T *bias, int relu) {                           \
+    SD_INLINE void NAME##_body(const int rows, const int vectors, const int run, ptrdiff_t terms,  \
+                               const T *a, const ptrdiff_t *row, const ptrdiff_t *index,           \
+                               const T *b, const ptrdiff_t *off, ptrdiff_t ldb, T *c,              \
+                               ptrdiff_t ldc, const T *add, ptrdiff_t lda, const T *bias,          \
+                               int relu) {                                                         \
         enum { LANES = SD_VECTOR_BYTES / sizeof(T) };                                              \
         const T *r[SD_MAX_ROWS];                                                                   \
-        VEC acc[SD_MAX_ROWS][SD_MAX_VECTORS];                                                      \
-        SD_UNROLL for (int i = 0; i < rows; i++) {                                                 \
-            r[i] = a + row[i];                                                                     \
+        VEC acc[2 * SD_MAX_ROWS][SD_MAX_VECTORS];                                                  \
+        SD_UNROLL for (int i = 0; i < rows / run; i++) r[i] = a + row[i];                          \
+        SD_UNROLL for (int i = 0; i < rows; i++)                                                   \
             SD_UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = (VEC){0};                      \
-        }                                                                                          \
         for (ptrdiff_t k = 0; k < terms; k++) {                                                    \
-            const T *p = b + off[k];                                                               \
+            const T *p = off ? b + off[k] : b;                                                     \
             ptrdiff_t q = index ? index[k] : k;                                                    \
             VEC x[SD_MAX_VECTORS];                                                                 \
             SD_UNROLL for (int j = 0; j < vectors; j++) x[j] = NAME##_load(p + j * LANES);         \
             SD_UNROLL for (int i = 0; i < rows; i++)                                               \
-                SD_UNROLL for (int j = 0; j < vectors; j++) acc[i][j] += r[i][q] * x[j];           \
+                SD_UNROLL for (int j = 0; j < vectors; j++)                                        \
+                    acc[i][j] += (r[i / run] + q)[i % run] * x[j];                                 \
+            b += ldb;                                                                              \
         }                                                                                          \
         if (add)                                                                                   \
             SD_UNROLL for (int i = 0; i < rows; i++)                                               \
@@ -101,7 +104,7 @@ SD_INLINE void sd_prefetch(const void *from, ptrdiff_t bytes) {
         if (bias)                                                                                  \
             SD_UNROLL for (int i = 0; i < rows; i++)                                               \
                 SD_UNROLL for (int j = 0; j < vectors; j++)                                        \
-                    acc[i][j] += bias[i];                                                          \
+                    acc[i][j] += index ? NAME##_load(bias + j * LANES) : bias[i] - (VEC){0};       \
         if (relu)                                                                                  \
             SD_UNROLL for (int i = 0; i < rows; i++)                                               \
                 SD_UNROLL for (int j = 0; j < vectors; j++)                                        \
@@ -117,6 +120,13 @@ SD_INLINE void sd_prefetch(const void *from, ptrdiff_t bytes) {
                             const ptrdiff_t *off, T *c, ptrdiff_t ldc, const T *add,               \
                             ptrdiff_t lda, const T *bias, int relu) {                              \
         switch (rows * 16 + vectors) { SD_ALL_ROWS(SD_TILE_CASE, T, NAME) }                        \
+    }                                                                                              \
+    SD_ALL_RUNS(SD_RUNS_FUNCTION, T, NAME)                                                         \
+    static inline void NAME##_runs(int run, int runs, int vectors, ptrdiff_t terms, const T *a,    \
+                                   const ptrdiff_t *row, const ptrdiff_t *index, const T *b,       \
+                                   ptrdiff_t ldb, T *c, ptrdiff_t ldc, const T *add,               \
+                                   ptrdiff_t lda, const T *bias, int relu) {                       \
+        switch (run * 16 + vectors) { SD_ALL_RUNS(SD_RUNS_CASE, T, NAME) }                         \
     }
 
 /* The tile of dot products, whose lanes are terms: sums[i * lds + j * lanes ..] += the sums by lanes
@@ -178,15 +188,35 @@ SD_INLINE void sd_prefetch(const void *from, ptrdiff_t bytes) {
         const ptrdiff_t *off, T *c, ptrdiff_t ldc, const T *add, ptrdiff_t lda, const T *bias,     \
         int relu) {                                                                                \
         if (R > SD_MAX_ROWS || V > SD_VECTORS(R)) return;                                          \
+        if (!off) __builtin_unreachable();                                                         \
         if (index)                                                                                 \
-            NAME##_body(R, V, terms, a, row, index, b, off, c, ldc, add, lda, bias, relu);         \
+            NAME##_body(R, V, 1, terms, a, row, index, b, off, 0, c, ldc, add, lda, bias, relu);   \
         else                                                                                       \
-            NAME##_body(R, V, terms, a, row, NULL, b, off, c, ldc, add, lda, bias, relu);          \
+            NAME##_body(R, V, 1, terms, a, row, NULL, b, off, 0, c, ldc, add, lda, bias, relu);    \
     }
 #define SD_TILE_CASE(R, V, T, NAME)                                                                \
     case R * 16 + V:                                                                               \
         if (R <= SD_MAX_ROWS && V <= SD_VECTORS(R))                                                \
             NAME##_##R##x##V(terms, a, row, index, b, off, c, ldc, add, lda, bias, relu);          \
+        break;
+#define SD_RUNS_FUNCTION(R, V, T, NAME)                                                            \
+    static SD_TILE void NAME##_runs_##R##x##V(                                                     \
+        int runs, ptrdiff_t terms, const T *a, const ptrdiff_t *row, const ptrdiff_t *index,       \
+        const T *b, ptrdiff_t ldb, T *c, ptrdiff_t ldc, const T *add, ptrdiff_t lda,               \
+        const T *bias, int relu) {                                                                 \
+        if (R > SD_MAX_ROWS || V > SD_VECTORS_WIDEST || !index) return;                            \
+        if (V <= SD_VECTORS(2 * R) && runs == 2)                                                   \
+            NAME##_body(2 * R, V, R, terms, a, row, index, b, NULL, ldb, c, ldc, add, lda, bias,   \
+                        relu);                                                                     \
+        else                                                                                       \
+            NAME##_body(R, V, R, terms, a, row, index, b, NULL, ldb, c, ldc, add, lda, bias,       \
+                        relu);                                                                     \
+    }
+#define SD_RUNS_CASE(R, V, T, NAME)                                                                \
+    case R * 16 + V:                                                                               \
+        if (R <= SD_MAX_ROWS && V <= SD_VECTORS_WIDEST)                                            \
+            NAME##_runs_##R##x##V(runs, terms, a, row, index, b, ldb, c, ldc, add, lda, bias,      \
+                                  relu);                                                           \
         break;
 #define SD_ALL_VECTORS(F, R, T, NAME)                                                              \
     F(R, 1, T, NAME) F(R, 2, T, NAME) F(R, 3, T, NAME) F(R, 4, T, NAME)                            \
@@ -197,6 +227,13 @@ SD_INLINE void sd_prefetch(const void *from, ptrdiff_t bytes) {
     SD_ALL_VECTORS(F, 7, T, NAME) SD_ALL_VECTORS(F, 8, T, NAME) SD_ALL_VECTORS(F, 9, T, NAME)      \
     SD_ALL_VECTORS(F, 10, T, NAME) SD_ALL_VECTORS(F, 11, T, NAME) SD_ALL_VECTORS(F, 12, T, NAME)   \
     SD_ALL_VECTORS(F, 13, T, NAME) SD_ALL_VECTORS(F, 14, T, NAME)
+
+#define SD_RUN(F, R, T, NAME) F(R, 1, T, NAME) F(R, 2, T, NAME) F(R, 3, T, NAME)
+#define SD_ALL_RUNS(F, T, NAME)                                                                    \
+    SD_RUN(F, 1, T, NAME) SD_RUN(F, 2, T, NAME) SD_RUN(F, 3, T, NAME) SD_RUN(F, 4, T, NAME)        \
+    SD_RUN(F, 5, T, NAME) SD_RUN(F, 6, T, NAME) SD_RUN(F, 7, T, NAME) SD_RUN(F, 8, T, NAME)        \
+    SD_RUN(F, 9, T, NAME) SD_RUN(F, 10, T, NAME) SD_RUN(F, 11, T, NAME) SD_RUN(F, 12, T, NAME)     \
+    SD_RUN(F, 13, T, NAME) SD_RUN(F, 14, T, NAME)
 
 /* Lanes of two vectors, of 16, 8, 4 or 2 lanes, that a step of a transpose exchanges: blocks of 8,
    4, 2 or 1. */
@@ -304,17 +341,24 @@ SD_INLINE void sd_prefetch(const void *from, ptrdiff_t bytes) {
     }                                                                                              \
     /* to[j * width + i] = from[i * stride + j] for i < rows <= lanes, j < n */                    \
     SD_INLINE void NAME##_turn(T *to, ptrdiff_t width, const T *from, ptrdiff_t stride,            \
-                               ptrdiff_t rows) {                                                   \
+                               ptrdiff_t rows, ptrdiff_t n) {                                      \
         VEC v[LANES];                                                                              \
         SD_UNROLL for (int i = 0; i < LANES; i++) {                                                \
             v[i] = i < rows ? NAME##_load(from + i * stride) : (VEC){0};                           \
             __builtin_prefetch(from + (LANES + i) * stride); /* the rows to come */                \
         }                                                                                          \
         SD_TRANSPOSE_##LANES(VEC, MASK, v, LANES)                                                  \
-        SD_UNROLL for (int j = 0; j < LANES; j++) NAME##_store(to + j * width, v[j]);              \
+        SD_UNROLL for (int j = 0; j < LANES; j++)                                                  \
+            if (j < n) NAME##_store(to + j * width, v[j]);                                         \
     }                                                                                              \
     static inline void NAME##_transpose(T *to, ptrdiff_t width, const T *from, ptrdiff_t stride,   \
                                         ptrdiff_t rows, ptrdiff_t n) {                             \
+        if (n < LANES && stride == n) { /* end to end: a copy may be read beyond their ends */     \
+            T runs[LANES * LANES];                                                                 \
+            NAME##_copy(runs, from, rows * n);                                                     \
+            NAME##_turn(to, width, runs, stride, rows, n);                                         \
+            return;                                                                                \
+        }                                                                                          \
         if (n < LANES) {                                                                           \
             for (ptrdiff_t j = 0; j < n; j++)                                                      \
                 for (ptrdiff_t i = 0; i < LANES; i++)                                              \
@@ -322,8 +366,8 @@ SD_INLINE void sd_prefetch(const void *from, ptrdiff_t bytes) {
             return;                                                                                \
         }                                                                                          \
         for (ptrdiff_t j = 0; j + LANES <= n; j += LANES)                                          \
-            NAME##_turn(to + j * width, width, from + j, stride, rows);                            \
-        NAME##_turn(to + (n - LANES) * width, width, from + n - LANES, stride, rows);              \
+            NAME##_turn(to + j * width, width, from + j, stride, rows, LANES);                     \
+        NAME##_turn(to + (n - LANES) * width, width, from + n - LANES, stride, rows, LANES);       \
     }                                                                                              \
     static inline T NAME##_total(const T *from, ptrdiff_t n) {                                     \
         VEC acc[4] = {{0}};                                                                        \

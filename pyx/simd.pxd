@@ -33,6 +33,14 @@ cdef extern from "simd.h" nogil:
         int rows, int vectors, Py_ssize_t terms, const float *a, const Py_ssize_t *row,
         const Py_ssize_t *index, const float *b, const Py_ssize_t *off, float *c, Py_ssize_t ldc,
         const float *add, Py_ssize_t lda, const float *bias, int relu)
+    void sd_float_runs(
+        int run, int runs, int vectors, Py_ssize_t terms, const float *a, const Py_ssize_t *row,
+        const Py_ssize_t *index, const float *b, Py_ssize_t ldb, float *c, Py_ssize_t ldc,
+        const float *add, Py_ssize_t lda, const float *bias, int relu)
+    void sd_double_runs(
+        int run, int runs, int vectors, Py_ssize_t terms, const double *a, const Py_ssize_t *row,
+        const Py_ssize_t *index, const double *b, Py_ssize_t ldb, double *c, Py_ssize_t ldc,
+        const double *add, Py_ssize_t lda, const double *bias, int relu)
     void sd_float_dot(
         int rows, int columns, Py_ssize_t vectors, const float *a, Py_ssize_t lda, const float *b,
         const Py_ssize_t *off, const float *inside, float *sums, Py_ssize_t lds)
@@ -62,6 +70,22 @@ cdef inline void tile(
     else:
         sd_double(<int> rows, <int> vectors, terms, a, row, index, b, off, c, ldc, add, lda, bias,
                   relu)
+
+
+cdef inline void tile_of_runs(
+    Py_ssize_t run, Py_ssize_t runs, Py_ssize_t vectors, Py_ssize_t terms, const floating *a,
+    const Py_ssize_t *row, const Py_ssize_t *index, const floating *b, Py_ssize_t ldb,
+    floating *c, Py_ssize_t ldc, const floating *add, Py_ssize_t lda, const floating *bias,
+    bint relu,
+) noexcept nogil:
+    """c[i][lane] = sum over k < terms of a[row[i // run] + i % run + index[k]] * b[k * ldb + lane],
+    then as the flags say; the bias is by lane. Two runs where SD_VECTORS(2 * run) >= vectors."""
+    if floating is float:
+        sd_float_runs(<int> run, <int> runs, <int> vectors, terms, a, row, index, b, ldb, c, ldc,
+                      add, lda, bias, relu)
+    else:
+        sd_double_runs(<int> run, <int> runs, <int> vectors, terms, a, row, index, b, ldb, c, ldc,
+                       add, lda, bias, relu)
 
 
 cdef inline void dot(

@@ -58,15 +58,30 @@ LARGE = {
     "depthwise": large((1, 1), 3, (5, 70), padding=1, groups=9, batch=2),
     "depthwise 5x5 stride 2": large((1, 1), 5, (11, 69), stride=2, padding=2, groups=7),
     "depthwise, 2 outputs": large((1, 2), 3, (7, 41), padding=1, groups=9),
+    "channels as lanes": large((32, 48), 3, (9, 30), padding=1, batch=2),
+    "channels as lanes, 576 terms": large((64, 30), 3, (7, 33), padding=1),
+    "channels as lanes, 1152 terms": large((128, 96), 3, (9, 14), padding=1, batch=2),
+    "channels as lanes, stride 2": large((64, 32), 3, (13, 31), stride=2, padding=1, batch=2),
+    "channels as lanes, stride 3": large((48, 32), 4, (11, 28), stride=3, padding=2),
+    "channels as lanes, groups": large((32, 16), 3, (6, 27), padding=1, groups=2),
+    "channels as lanes, 5x5": large((16, 16), 5, (14, 14), batch=3),
+    "channels as lanes, 5x5 in full": large((16, 32), 5, (10, 23), padding=4, batch=2),
+    "channels as lanes, dilation": large((32, 31), 3, (12, 40), padding=2, dilation=2),
+    "channels as lanes, 1x1": large((280, 47), 1, (6, 35), batch=2),
+    "channels as lanes, narrow planes": large((64, 32), 3, (7, 5), padding=1, batch=5),
+    "channels as lanes, 5x5 on narrow planes": large((16, 32), 5, (4, 3), padding=2, batch=5),
+    "channels as lanes, wide planes": large((32, 32), 3, (3, 300), padding=1),
     "whole image (fully connected)": large((12, 40), (7, 6), (7, 6), batch=3),
     "one pixel": large((40, 40), 3, (1, 1), padding=1, batch=2),
     "one row": large((20, 18), 3, (1, 70), padding=1),
     "one column": large((20, 18), 3, (40, 1), padding=1),
 }
 ROWS = {
-    f"{kernel}x{kernel}, width {width}": large((2, outputs), kernel, (4, width), padding=padding)
+    f"{kernel}x{kernel}, {channels[0]} channels, width {width}": large(
+        channels, kernel, (4, width), padding=padding
+    )
     for width in range(1, 41)
-    for kernel, outputs, padding in ((3, 17, 1), (5, 4, 4))
+    for kernel, channels, padding in ((3, (2, 17), 1), (5, (2, 4), 4), (3, (32, 16), 1))
 }
 # A band of columns after the other, whose last vectors must not reach into the next one.
 ROWS["blocks of columns"] = large((32, 14), 3, (4, 2048))
@@ -402,7 +417,17 @@ def test_an_empty_batch_has_empty_outputs_and_zero_gradients(dtype, algorithm):
 NON_FINITE = pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 SOME_LARGE = pytest.mark.parametrize(
     "name",
-    ["3x3", "3x3 stride 2", "3x3 dilation 2", "1x1", "few terms", "depthwise", "groups"],
+    [
+        "3x3",
+        "3x3 stride 2",
+        "3x3 dilation 2",
+        "1x1",
+        "few terms",
+        "channels as lanes",
+        "channels as lanes, stride 2",
+        "depthwise",
+        "groups",
+    ],
 )
 
 

@@ -79,7 +79,7 @@ def run(at_end, dtype):
         *itertools.product(
             [(1, 1), (2, 7), (3, 8), (5, 9), (4, 16), (3, 17), (9, 33), (7, 40)],
             [(1, 1, 0), (2, 2, 0), (3, 1, 1), (3, 2, 1), (5, 1, 2), (3, 4, 1), ((1, 4), 1, (0, 2))],
-            [(1, 1), (1, 20), (3, 7), (5, 20)],
+            [(1, 1), (1, 20), (3, 7), (5, 20), (32, 31)],
         ),
         *itertools.product(  # what is read behind a row, and how many rows are, depends on these
             [(5, width) for width in range(1, 41)],

@@ -227,6 +227,18 @@ def test_a_filter_a_channel_sums_in_the_order_of_the_whole(level, dtype, layer, 
             assert_same_bits(tiled.apply(model, image, tile, progress=False), model(image))
 
 
+@pytest.mark.parametrize("stride", [1, 2, (1, 3)], ids=str)
+@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize("layer", [Conv2d, ConvTranspose2d])
+def test_many_channels_are_summed_in_the_order_of_the_whole(level, dtype, layer, kernel, stride):
+    """They are the lanes, whatever the tile."""
+    image = picture(40, 9, 17, dtype=dtype)
+    options = {"algorithm": "direct"} if layer is Conv2d else {}
+    model = layer(40, 32, kernel, stride=stride, padding=2, dtype=dtype, rng=0, **options)
+    for tile in (1, (40, 1), (3, 9)):
+        assert_same_bits(tiled.apply(model, image, tile, progress=False), model(image))
+
+
 def test_im2col_is_within_its_rounding(dtype):
     model, image = Conv2d(8, 4, 3, algorithm="im2col", dtype=dtype, rng=0), picture(8, 50, 60)
     image = image.astype(dtype)

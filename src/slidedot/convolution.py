@@ -523,7 +523,7 @@ class Conv2dPlan:
         if algorithm not in self._packed:  # threads that meet here do the same thing twice
             function = "Conv2dPlan"
             kernels = getattr(self._kernels, family)
-            size = kernels.packed_size(self._weight.shape, groups)
+            size = kernels.packed_size(self._weight.shape, groups, self._weight.itemsize)
             packed = _validation.empty(function, (size,), self._weight.dtype.type)
             threads = _threads.threads_for(size)
             _validation.workspace(function, kernels.pack(self._weight, packed, groups, threads))
