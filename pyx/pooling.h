@@ -126,7 +126,7 @@ SD_DEFINE_GREATER(sd_double, sd_doubles, ((a > b) & (sd_mask64)a) | (~(a > b) & 
         if (!SD_QUADS(0, NAME)) SD_QUADS(1, NAME);                                                 \
     }                                                                                              \
                                                                                                    \
-    SD_INLINE int NAME##_unquads_body(const int narrow, int add, T *x, ptrdiff_t x_pitch,          \
+    SD_INLINE int NAME##_unquads_body(const int narrow, int add, int more, T *x, ptrdiff_t x_pitch,\
                                       const T *g, const int32_t *argmax, ptrdiff_t g_pitch,        \
                                       ptrdiff_t rows, ptrdiff_t count) {                           \
         const VEC none = add ? (VEC){0} : -(VEC){0}; /* 0 + -0 is 0 */                             \
@@ -135,8 +135,8 @@ SD_DEFINE_GREATER(sd_double, sd_doubles, ((a > b) & (sd_mask64)a) | (~(a > b) & 
         T values[LANES] = {0}, pixels[4 * LANES];                                                  \
         float indices[LANES] = {0};                                                                \
         for (; rows > 0; rows--, g += g_pitch, argmax += g_pitch, x += 2 * x_pitch) {              \
-            int aside = narrow && (count + (rows - 1) * g_pitch < LANES ||                         \
-                                   (2 * rows - 1) * x_pitch < 2 * LANES);                          \
+            int aside = narrow && !more && (count + (rows - 1) * g_pitch < LANES ||                \
+                                            (2 * rows - 1) * x_pitch < 2 * LANES);                 \
             const void *places = argmax;                                                           \
             const T *from = g;                                                                     \
             T *to = x;                                                                             \
@@ -172,10 +172,12 @@ SD_DEFINE_GREATER(sd_double, sd_doubles, ((a > b) & (sd_mask64)a) | (~(a > b) & 
     }                                                                                              \
     /* The inverse of `quads`: each value to its place in its window, or, to `add`, on the zero    \
        there, and zeros beside it. What hangs over the end of a narrow row is overwritten by the   \
-       next row; of the last rows it is put aside. Returns whether all places lie in their windows;\
-       if not, what was written is of no use. */                                                   \
-    static int NAME##_unquads(int add, T *x, ptrdiff_t x_pitch, const T *g, const int32_t *argmax, \
-                              ptrdiff_t g_pitch, ptrdiff_t rows, ptrdiff_t count) {                \
+       next row; of the last rows it is put aside, unless there is `more`, other planes of all three\
+       arrays that follow. Returns whether all places lie in their windows; if not, what was written\
+       is of no use. */                                                                            \
+    static int NAME##_unquads(int add, int more, T *x, ptrdiff_t x_pitch, const T *g,              \
+                              const int32_t *argmax, ptrdiff_t g_pitch, ptrdiff_t rows,            \
+                              ptrdiff_t count) {                                                   \
         if (count < LANES) return SD_UNQUADS(1, NAME);                                             \
         return SD_UNQUADS(0, NAME);                                                                \
     }                                                                                              \
@@ -353,7 +355,7 @@ SD_DEFINE_GREATER(sd_double, sd_doubles, ((a > b) & (sd_mask64)a) | (~(a > b) & 
                          count);                                                                   \
         break;
 #define SD_UNQUADS(NARROW, NAME)                                                                   \
-    NAME##_unquads_body(NARROW, add, x, x_pitch, g, argmax, g_pitch, rows, count)
+    NAME##_unquads_body(NARROW, add, more, x, x_pitch, g, argmax, g_pitch, rows, count)
 #define SD_QUADS(SAFE, NAME)                                                                       \
     NAME##_quads_body(SAFE, y, argmax, y_pitch, rows, x, x_pitch, unit, first, count)
 

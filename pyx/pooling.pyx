@@ -37,7 +37,7 @@ cdef extern from "pooling.h" nogil:
         float *y, int32_t *argmax, Py_ssize_t y_pitch, Py_ssize_t rows, const float *x,
         Py_ssize_t x_pitch, uint32_t unit, uint32_t first, Py_ssize_t count)
     bint sd_float_unquads(
-        bint add, float *x, Py_ssize_t x_pitch, const float *g, const int32_t *argmax,
+        bint add, bint more, float *x, Py_ssize_t x_pitch, const float *g, const int32_t *argmax,
         Py_ssize_t g_pitch, Py_ssize_t rows, Py_ssize_t count)
     bint sd_float_across(
         int safe, int step, int fixed, float *m, uint32_t *a, Py_ssize_t pitch, Py_ssize_t rows,
@@ -47,7 +47,7 @@ cdef extern from "pooling.h" nogil:
         double *y, int32_t *argmax, Py_ssize_t y_pitch, Py_ssize_t rows, const double *x,
         Py_ssize_t x_pitch, uint64_t unit, uint64_t first, Py_ssize_t count)
     bint sd_double_unquads(
-        bint add, double *x, Py_ssize_t x_pitch, const double *g, const int32_t *argmax,
+        bint add, bint more, double *x, Py_ssize_t x_pitch, const double *g, const int32_t *argmax,
         Py_ssize_t g_pitch, Py_ssize_t rows, Py_ssize_t count)
     bint sd_double_across(
         int safe, int step, int fixed, double *m, uint64_t *a, Py_ssize_t pitch, Py_ssize_t rows,
@@ -560,17 +560,18 @@ cdef struct Plane:  # sizes of the input's and the output's
 
 
 cdef inline bint unquads(
-    floating *x, const floating *values, const index_t *argmax, Plane *s, bint add
+    floating *x, const floating *values, const index_t *argmax, Plane *s, bint add, bint more
 ) noexcept nogil:
-    """Back into 2x2 windows, as by their sizes these may be; returns whether they were."""
+    """Back into 2x2 windows, as by their sizes these may be; returns whether they were. Whether
+    `more` planes follow, to be overwritten."""
     cdef Py_ssize_t row, width = s.ow * 2
     cdef bint inside = False
     if s.h // 2 != s.oh or s.w // 2 != s.ow or index_t is int64_t or s.h * s.w > INT32_MAX:
         return False
     if floating is float:
-        inside = sd_float_unquads(add, x, s.w, values, <int32_t *> argmax, s.ow, s.oh, s.ow)
+        inside = sd_float_unquads(add, more, x, s.w, values, <int32_t *> argmax, s.ow, s.oh, s.ow)
     else:
-        inside = sd_double_unquads(add, x, s.w, values, <int32_t *> argmax, s.ow, s.oh, s.ow)
+        inside = sd_double_unquads(add, more, x, s.w, values, <int32_t *> argmax, s.ow, s.oh, s.ow)
     if width < s.w:
         for row in range(s.h):
             x[row * s.w + width] = 0
@@ -600,8 +601,10 @@ cdef void scatter_group(
     """A few planes in step: an addition to a pixel waits for the last one to it, and the other
     planes' additions fill that time. Where it is not to `add`, the last one stays."""
     cdef Py_ssize_t o, p, pixels = s.h * s.w, outputs = s.oh * s.ow
+    cdef Py_ssize_t lanes = SD_VECTOR_BYTES // sizeof(floating)
     for p in range(planes):
-        if not unquads(x + p * pixels, values + p * outputs, argmax + p * outputs, s, add):
+        if not unquads(x + p * pixels, values + p * outputs, argmax + p * outputs, s, add,
+                       (planes - p - 1) * outputs >= lanes):
             break
     else:
         return
