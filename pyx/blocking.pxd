@@ -11,7 +11,7 @@ cdef enum:
     FEW_ROWS = 8               # of a tile, whose addresses the CPU's registers hold
     CHUNK = 256                # pixels whose sums, of a panel, are turned at once
     LONG_ROW = 5               # taps of a kernel's row that are worth a copy of their own
-    COPY_COST = 8              # of a row of taps, in multiply-adds of each of its pixels
+    COPY_COST = 4              # of a row of taps, in multiply-adds of each of its pixels
     STAGED_PANELS = 3          # panels that make it worth to lay out a strip's terms for the tile
     BAND_BYTES = 384 * 1024    # a packed band of the input: a part of the L2 cache
     WEIGHT_BYTES = 256 * 1024  # packed weights that pass over it: another part

@@ -367,7 +367,8 @@ SD_INLINE void sd_prefetch(const void *from, ptrdiff_t bytes) {
         }                                                                                          \
         for (ptrdiff_t j = 0; j + LANES <= n; j += LANES)                                          \
             NAME##_turn(to + j * width, width, from + j, stride, rows, LANES);                     \
-        NAME##_turn(to + (n - LANES) * width, width, from + n - LANES, stride, rows, LANES);       \
+        if (n % LANES)                                                                             \
+            NAME##_turn(to + (n - LANES) * width, width, from + n - LANES, stride, rows, LANES);   \
     }                                                                                              \
     static inline T NAME##_total(const T *from, ptrdiff_t n) {                                     \
         VEC acc[4] = {{0}};                                                                        \
