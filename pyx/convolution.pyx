@@ -1145,6 +1145,7 @@ cdef struct Contract:
     Py_ssize_t share, shares   # parts of the output channels
     Py_ssize_t tasks
     bint dots                  # pixels are the lanes, not output channels
+    bint runs                  # a row of taps lies side by side
     Extent extent              # of grad_out
 
 
@@ -1195,6 +1196,9 @@ cdef void choose_contract(Contract *job, Py_ssize_t itemsize, int threads) noexc
         choose_dots(job, itemsize)
         return
     job.width = x.vectors * x.lanes
+    # where an address a row would be as many loads again as there are multiply-adds
+    job.runs = SD_MAX_ROWS > FEW_ROWS and x.vectors == x.w.slots == 1 and (
+        2 < x.w.taps == x.w.reach + 1 <= SD_MAX_ROWS)
     x.block = even(x.channels, min(TERMS // taps, budget // (TERMS * x.h.slots * x.w.slots)))
     x.blocks = parts(x.channels, x.block)
     unit = x.block * x.h.slots * x.w.slots
@@ -1255,6 +1259,26 @@ cdef void transpose_strip(
             r, n = 0, n + 1
 
 
+cdef void contract_runs(
+    floating *sums, Py_ssize_t pitch, const floating *packed, const floating *strip,
+    const Py_ssize_t *place, Py_ssize_t pixels, Contract *job, Py_ssize_t runs,
+    Py_ssize_t vectors, bint first,
+) noexcept nogil:
+    """The terms as rows of taps, some at once."""
+    cdef Py_ssize_t run = job.x.w.taps, done = 0, count, i
+    cdef Py_ssize_t row[4]
+    while done < runs:
+        count = 4
+        while count > runs - done or count > 1 and SD_VECTORS(count * run) < vectors:
+            count //= 2
+        for i in range(count):
+            row[i] = job.x.off[(done + i) * run]
+        tile_of_runs(run, count, vectors, pixels, packed, row, place, strip, job.width, sums, pitch,
+                     NULL if first else sums, pitch, <floating *> NULL, False)
+        sums += count * run * pitch
+        done += count
+
+
 cdef void contract_task(
     floating *partial, const floating *grad_out, const floating *x_in, char *memory,
     Contract *job, Py_ssize_t task,
@@ -1268,7 +1292,7 @@ cdef void contract_task(
     cdef Py_ssize_t group = task // (job.shares * x.blocks) % x.groups
     cdef Py_ssize_t segment = task // (job.shares * x.blocks * x.groups)
     cdef Py_ssize_t taps = x.h.taps * x.w.taps, pitch = sums_pitch(job)
-    cdef Py_ssize_t band, n0, row0, column0, images, rows, columns
+    cdef Py_ssize_t band, n0, row0, column0, images, rows, columns, vectors
     cdef Py_ssize_t n, r, i, o, p, start, count, total
     cdef bint first = True
     cdef Panels panels = panels_of(channels * taps)
@@ -1303,13 +1327,17 @@ cdef void contract_task(
                     strip, grad_out + n0 * job.g_sn + o * job.g_sc + row0 * job.g_sh
                     + column0 * job.g_sw, job, min(job.width, outputs - o), rows, columns, start,
                     count)
-                for p in range(panels.count):
-                    i = panel_start(&panels, p)
-                    to = sums + i * pitch + o
-                    tile(panel_rows(&panels, p),
-                         parts(min(job.width, outputs - o), x.lanes), count, packed, x.off + i,
-                         place + start, strip, x.steps, to, pitch, NULL if first else to, pitch,
-                         <floating *> NULL, False)
+                vectors = parts(min(job.width, outputs - o), x.lanes)
+                if job.runs:
+                    contract_runs(sums + o, pitch, packed, strip, place + start, count, job,
+                                  channels * x.h.taps, vectors, first)
+                else:
+                    for p in range(panels.count):
+                        i = panel_start(&panels, p)
+                        to = sums + i * pitch + o
+                        tile(panel_rows(&panels, p), vectors, count, packed, x.off + i,
+                             place + start, strip, x.steps, to, pitch, NULL if first else to,
+                             pitch, <floating *> NULL, False)
                 o += job.width
             start += count
             first = False

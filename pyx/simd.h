@@ -205,7 +205,10 @@ SD_INLINE void sd_prefetch(const void *from, ptrdiff_t bytes) {
         const T *b, ptrdiff_t ldb, T *c, ptrdiff_t ldc, const T *add, ptrdiff_t lda,               \
         const T *bias, int relu) {                                                                 \
         if (R > SD_MAX_ROWS || V > SD_VECTORS_WIDEST || !index) return;                            \
-        if (V <= SD_VECTORS(2 * R) && runs == 2)                                                   \
+        if (V <= SD_VECTORS(4 * R) && runs == 4)                                                   \
+            NAME##_body(4 * R, V, R, terms, a, row, index, b, NULL, ldb, c, ldc, add, lda, bias,   \
+                        relu);                                                                     \
+        else if (V <= SD_VECTORS(2 * R) && runs == 2)                                              \
             NAME##_body(2 * R, V, R, terms, a, row, index, b, NULL, ldb, c, ldc, add, lda, bias,   \
                         relu);                                                                     \
         else                                                                                       \

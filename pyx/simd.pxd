@@ -79,7 +79,8 @@ cdef inline void tile_of_runs(
     bint relu,
 ) noexcept nogil:
     """c[i][lane] = sum over k < terms of a[row[i // run] + i % run + index[k]] * b[k * ldb + lane],
-    then as the flags say; the bias is by lane. Two runs where SD_VECTORS(2 * run) >= vectors."""
+    then as the flags say; the bias is by lane. One run, or two or four, where as many rows have
+    SD_VECTORS >= vectors."""
     if floating is float:
         sd_float_runs(<int> run, <int> runs, <int> vectors, terms, a, row, index, b, ldb, c, ldc,
                       add, lda, bias, relu)
