@@ -19,10 +19,12 @@ from cpython.pycapsule cimport PyCapsule_New
 from cython.parallel cimport parallel, prange, threadid
 from libc.string cimport memcpy, memset
 
-from blocking cimport Panels, even, panel_rows, panel_start, panels_of, parts
+from blocking cimport (
+    SEGMENTS, WEIGHTS, Panels, even, panel_rows, panel_start, panels_of, parts,
+)
 from entries cimport ConvolutionEntries
 from scratch cimport Scratch, scratch_free, scratch_part, scratch_take
-from simd cimport SD_MAX_ROWS, fill_run
+from simd cimport SD_MAX_ROWS, add_run, copy_run, fill_run
 from views cimport Axis, View, axis, view
 
 
@@ -565,7 +567,8 @@ cdef struct Contract:
     Plane x, g
     Py_ssize_t groups
     Py_ssize_t share_c, share_k, shares_c, shares_k  # channels of a task, and tasks
-    Py_ssize_t tiles, block
+    Py_ssize_t tiles, block, blocks
+    Py_ssize_t segments  # parts of the blocks of tiles, each with a sum of its own
     Py_ssize_t v_pitch, y_pitch, u_pitch
 
 
@@ -574,16 +577,24 @@ cdef inline Py_ssize_t share_of(Py_ssize_t channels, Py_ssize_t most) noexcept n
     return parts(even(channels, most), SD_BLOCK) * SD_BLOCK
 
 
+cdef inline Py_ssize_t weights_of(Contract *job) noexcept nogil:
+    return job.groups * job.g.channels * job.x.channels * 9
+
+
 cdef void choose_contract(Contract *job, Py_ssize_t images, int threads) noexcept nogil:
     cdef Py_ssize_t tasks
     job.tiles = images * job.x.h.tiles * job.x.w.tiles
     job.block = even(job.tiles, SUMMED)
+    job.blocks = parts(job.tiles, job.block)
+    job.segments = 1
+    if weights_of(job) <= WEIGHTS:
+        job.segments = min(SEGMENTS, job.blocks)
     job.share_c = share_of(job.x.channels, SHARE)
     job.share_k = share_of(job.g.channels, SHARE)
     while True:
         job.shares_c = parts(job.x.channels, job.share_c)
         job.shares_k = parts(job.g.channels, job.share_k)
-        tasks = job.groups * job.shares_c * job.shares_k
+        tasks = job.segments * job.groups * job.shares_c * job.shares_k
         # give every thread as much to do
         if (tasks % threads == 0 or tasks >= 2 * threads
                 or max(job.share_c, job.share_k) == SD_BLOCK):
@@ -647,11 +658,13 @@ cdef void transform_back(
 cdef void contract_task(
     float *weight, float *memory, Contract *job, Py_ssize_t task
 ) noexcept nogil:
+    """One segment's tiles, some channels, into the segment's sum."""
     cdef Py_ssize_t counts[4]
     cdef Py_ssize_t channel = task % job.shares_c * job.share_c
     cdef Py_ssize_t output = task // job.shares_c % job.shares_k * job.share_k
-    cdef Py_ssize_t group = task // (job.shares_c * job.shares_k), i, first, count
-    cdef Py_ssize_t pitch = 9 * job.x.channels
+    cdef Py_ssize_t group = task // (job.shares_c * job.shares_k) % job.groups, i, first, count
+    cdef Py_ssize_t segment = task // (job.shares_c * job.shares_k * job.groups)
+    cdef Py_ssize_t begin = job.blocks * segment // job.segments, pitch = 9 * job.x.channels
     cdef float *strip = memory
     cdef float *v = strip + strip_floats()
     cdef float *y = v + POINTS * job.v_pitch
@@ -662,14 +675,15 @@ cdef void contract_task(
     x.channels = min(job.share_c, job.x.channels - channel)
     g.data += (group * job.g.channels + output) * g.sc
     g.channels = min(job.share_k, job.g.channels - output)
-    for i in range(parts(job.tiles, job.block)):
+    for i in range(begin, job.blocks * (segment + 1) // job.segments):
         first = i * job.block
         count = min(job.block, job.tiles - first)
         list_tiles(tiles, counts, &x.h, &x.w, first, count)
         transform_pixels(v, strip, &x, tiles, count, job.v_pitch, False)
         transform_pixels(y, strip, &g, tiles, count, job.y_pitch, True)
-        sum_tiles(u, v, y, job, x.channels, g.channels, count, counts, first > 0)
-    weight += (group * job.g.channels + output) * pitch + 9 * channel
+        sum_tiles(u, v, y, job, x.channels, g.channels, count, counts, i > begin)
+    weight += (
+        segment * weights_of(job) + (group * job.g.channels + output) * pitch + 9 * channel)
     transform_back(weight, pitch, u, job, x.channels, g.channels)
 
 
@@ -677,21 +691,33 @@ cdef bint run_gradient_weight(
     View *grad_out, View *x, View *weight, Axis *h, Axis *w, Py_ssize_t groups, int threads,
 ) noexcept nogil:
     cdef Contract job
-    cdef Scratch scratch
-    cdef Py_ssize_t task
+    cdef Scratch scratch, partials
+    cdef Py_ssize_t task, segment, size
+    cdef float *sums = <float *> weight.data
     cdef bint done = False
     job.x = plane_of(x, groups, side(h.size, h.before, h.out), side(w.size, w.before, w.out))
     job.g = plane_of(grad_out, groups, side(h.out, 0, h.out), side(w.out, 0, w.out))
     job.groups = groups
     choose_contract(&job, x.size[0], threads)
-    if scratch_take(&scratch, contract_floats(&job) * <Py_ssize_t> sizeof(float)
-                    + job.block * <Py_ssize_t> sizeof(Tile), threads):
-        with parallel(num_threads=threads):
-            for task in prange(job.groups * job.shares_c * job.shares_k, schedule="dynamic"):
-                contract_task(<float *> weight.data,
-                              <float *> scratch_part(&scratch, threadid()), &job, task)
-        done = True
-        scratch_free(&scratch)
+    size = weights_of(&job)
+    if scratch_take(&partials, size * (job.segments if job.segments > 1 else 0)
+                    * <Py_ssize_t> sizeof(float), 1):
+        if scratch_take(&scratch, contract_floats(&job) * <Py_ssize_t> sizeof(float)
+                        + job.block * <Py_ssize_t> sizeof(Tile), threads):
+            if job.segments > 1:
+                sums = <float *> scratch_part(&partials, 0)
+            with parallel(num_threads=threads):
+                for task in prange(job.segments * job.groups * job.shares_c * job.shares_k,
+                                   schedule="dynamic"):
+                    contract_task(
+                        sums, <float *> scratch_part(&scratch, threadid()), &job, task)
+            if job.segments > 1:
+                copy_run(<float *> weight.data, sums, size)
+                for segment in range(1, job.segments):
+                    add_run(<float *> weight.data, sums + segment * size, size)
+            done = True
+            scratch_free(&scratch)
+        scratch_free(&partials)
     return done
 
 
