@@ -476,7 +476,7 @@ cdef Job forward_job(
     return job
 
 
-def packed_size(shape, Py_ssize_t groups, Py_ssize_t _itemsize):
+def packed_size(shape, Py_ssize_t groups, Py_ssize_t _itemsize=4):
     """How many floats `pack` fills for a weight of this shape."""
     cdef Job job
     job.outputs, job.x.channels = shape[0] // groups, shape[1]
