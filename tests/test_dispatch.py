@@ -37,7 +37,7 @@ def report(level):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,  # emulated, it takes half a minute, and more where others compute
     )
 
 
