@@ -1,4 +1,4 @@
-# cython: language_level=3
+# cython: language_level=3, freethreading_compatible=True
 """slidedot.c_api by addresses, of float or double, for test_c_api.py: nothing is checked here."""
 
 from cython cimport floating

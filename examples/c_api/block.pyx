@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False
+# cython: language_level=3, boundscheck=False, wraparound=False, freethreading_compatible=True
 """A layer on slidedot's C API: convolution, ReLU and max pooling, without the GIL.
 
 Both passes are one `nogil` block each, so that Python threads compute side by side.
