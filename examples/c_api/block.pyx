@@ -1,7 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, freethreading_compatible=True
 """A layer on slidedot's C API: convolution, ReLU and max pooling, without the GIL.
 
-Both passes are one `nogil` block each, so that Python threads compute side by side.
+Both passes are one `nogil` block each, so that Python threads compute side by side, each with a
+`Block` of its own: `backward` reads what the last `forward` kept.
 """
 
 from libc.stdint cimport int32_t
