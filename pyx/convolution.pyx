@@ -253,6 +253,9 @@ cdef void choose_blocks(
         else:
             break
         count_blocks(job)
+    if job.tasks % threads and job.bands_h > 1 and job.tasks < 8 * threads:  # as much to do
+        job.rows = parts(h.outputs, parts(job.bands_h, threads) * threads)
+        count_blocks(job)
     job.late = not prepared and (
         job.batches * job.bands_h * job.bands_w == 1
         # packed for each band they need no memory beyond the L1 cache
@@ -354,6 +357,13 @@ cdef inline Py_ssize_t packed_place(
                          + channels * taps_before(&job.h, &job.w, py, px))
 
 
+cdef inline Py_ssize_t panel_place(
+    Gather *job, Py_ssize_t panel, Py_ssize_t terms
+) noexcept nogil:
+    """Where a panel's lie among them, if lanes are output channels."""
+    return panel * terms * job.vectors * job.lanes
+
+
 cdef Py_ssize_t terms_in_a_run(
     Gather *job, Py_ssize_t py, Py_ssize_t px, Py_ssize_t rows, Py_ssize_t columns
 ) noexcept nogil:
@@ -453,33 +463,33 @@ cdef void pack_lanes(
 
 
 cdef void pack_weights(
-    floating *a, const floating *weight, Gather *job, Py_ssize_t part
+    floating *a, const floating *weight, Gather *job, Py_ssize_t part, Py_ssize_t panel
 ) noexcept nogil:
-    """One group's block of source channels: [phase], then as `pack_filters`, or [panel] and as
-    `pack_lanes`."""
+    """One group's block of source channels: [phase], then as `pack_filters`, or a panel of each
+    phase as `pack_lanes`."""
     cdef Side *h = &job.h
     cdef Side *w = &job.w
     cdef Py_ssize_t group = part // job.blocks, channel0 = part % job.blocks * job.block
-    cdef Py_ssize_t channels = min(job.block, job.channels - channel0), py, px, panel
+    cdef Py_ssize_t channels = min(job.block, job.channels - channel0), py, px
     cdef floating *phase
     weight += group * job.w_sg
     for py in range(h.phases):
         for px in range(w.phases):
             phase = a + packed_place(job, group, channel0, channels, py, px)
-            if not job.channel_lanes:
+            if job.channel_lanes:
+                pack_lanes(phase + panel_place(job, panel, channels * taps_of(h, w, py, px)),
+                           weight, job, py, px, channel0, channels, panel)
+            else:
                 pack_filters(phase, weight, job, py, px, channel0, channels, 0, job.outputs)
-                continue
-            for panel in range(job.panels.count):
-                pack_lanes(phase, weight, job, py, px, channel0, channels, panel)
-                phase += job.vectors * job.lanes * channels * taps_of(h, w, py, px)
 
 
 cdef void pack_all(
     floating *packed, const floating *weight, Gather *job, int threads
 ) noexcept nogil:
-    cdef Py_ssize_t part
-    for part in prange(job.groups * job.blocks, num_threads=threads, schedule="static"):
-        pack_weights(packed, weight, job, part)
+    cdef Py_ssize_t part, panels = job.panels.count if job.channel_lanes else 1
+    for part in prange(
+            job.groups * job.blocks * panels, num_threads=threads, schedule="static"):
+        pack_weights(packed, weight, job, part // panels, part % panels)
 
 
 cdef inline void lay_rows(
@@ -929,7 +939,7 @@ cdef void gather_task(
                                    channel0, channels, panel)
                     else:
                         a = (weights + packed_place(job, group, channel0, channels, py, px)
-                             + panel * channels * taps * job.vectors * job.lanes)
+                             + panel_place(job, panel, channels * taps))
                     sums = packed + part.sums
                     if job.blocks > 1:
                         sums += job.flat * job.vectors * job.lanes * (

@@ -242,15 +242,18 @@ cdef inline Py_ssize_t group_floats(Job *job) noexcept nogil:
 
 
 cdef void choose_blocks(Job *job, bint packed, int threads) noexcept nogil:
-    cdef Py_ssize_t most = POINT_FLOATS // (POINTS * job.x.channels)
+    cdef Py_ssize_t most = POINT_FLOATS // (POINTS * job.x.channels), tasks
     job.tiles = job.images * job.x.h.tiles * job.x.w.tiles
     job.block = even(job.tiles, max(2 * <Py_ssize_t> SD_MAX_ROWS, min(<Py_ssize_t> TILES, most)))
     job.blocks = parts(job.tiles, job.block)
     job.panels = parts(job.outputs, SD_BLOCK)
     job.share = job.panels
     job.shares = 1
-    while threads > 1 and job.groups * job.blocks * job.shares < 2 * threads and job.share > 1:
-        job.share = (job.share + 1) // 2
+    while job.share > 1:
+        tasks = job.groups * job.blocks * job.shares
+        if tasks % threads == 0 or tasks >= 2 * threads:  # as much to do for every thread
+            break
+        job.share = (job.share + 1) // 2  # each share transforms the pixels for itself
         job.shares = parts(job.panels, job.share)
     # whole blocks of channels, so that a chunk is a run in both operands
     job.chunk = parts(even(job.x.channels, CHUNK), SD_BLOCK) * SD_BLOCK
