@@ -33,12 +33,14 @@ from blocking cimport (
     panel_start, panels_of, parts, spread, widest_panel,
 )
 from entries cimport ConvolutionEntries
-from rows cimport count_inside, far_apart, fill_inside, first_inside, phases_of, reach_of
+from rows cimport (
+    count_inside, far_apart, fill_inside, first_inside, phases_of, put_run, reach_of,
+)
 from scratch cimport Scratch, scratch_free, scratch_part, scratch_take
 from simd cimport (
     SD_DOT_COLUMNS, SD_DOT_ROWS, SD_MAX_ROWS, SD_MAX_VECTORS, SD_ROW_VECTORS, SD_VECTOR_BYTES,
-    SD_VECTORS, SD_VECTORS_WIDEST, copy_rows, copy_run, dot, fill_run, put_evens, sd_prefetch,
-    stage, tile, tile_of_runs, total_of, transpose,
+    SD_VECTORS, SD_VECTORS_WIDEST, copy_rows, copy_run, dot, fill_run, sd_prefetch, stage,
+    sum_segments, tile, tile_of_runs, total_of, transpose,
 )
 from views cimport Axis, Extent, View, axis, extent_of, view
 
@@ -624,20 +626,6 @@ cdef Py_ssize_t terms_outside(
         high -= 1
     summed[0] = of_tap * (high - low)
     return of_tap * (low - band.tap)
-
-
-cdef inline void put_run(
-    floating *to, Py_ssize_t step, const floating *values, Py_ssize_t count
-) noexcept nogil:
-    """to[i * step] = values[i]"""
-    cdef Py_ssize_t i
-    if step == 1:
-        copy_run(to, values, count)
-    elif step == 2:
-        put_evens(to, values, count)
-    else:
-        for i in range(count):
-            to[i * step] = values[i]
 
 
 cdef Py_ssize_t gather_strip(
@@ -1410,7 +1398,7 @@ cdef bint contract(
 ) noexcept nogil:
     """False where the workspace could not be had."""
     cdef Scratch scratch, partials
-    cdef Py_ssize_t task, segment, i, size, elements
+    cdef Py_ssize_t task, size, elements
     cdef floating *partial = weight
     cdef bint done = False
     choose_contract(job, sizeof(floating), threads)
@@ -1439,11 +1427,7 @@ cdef bint contract(
                             contract_task(partial, grad_out, x,
                                           <char *> scratch_part(&scratch, threadid()), job, task)
                 if job.segments > 1:
-                    for i in range(size):
-                        weight[i] = partial[i]
-                    for segment in range(1, job.segments):
-                        for i in range(size):
-                            weight[i] += partial[segment * size + i]
+                    sum_segments(weight, partial, size, job.segments)
                 done = True
                 scratch_free(&scratch)
             scratch_free(&partials)

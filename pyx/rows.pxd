@@ -3,7 +3,7 @@
 # and then every tap of every window is a contiguous run.
 from cython cimport floating
 
-from simd cimport add_evens, add_run, copy_evens, copy_run, fill_run
+from simd cimport add_evens, add_run, copy_evens, copy_run, fill_run, put_evens
 from views cimport Axis
 
 
@@ -54,6 +54,20 @@ cdef inline void take(
     else:
         for j in range(count):
             row[j] = pixels[j * jump]
+
+
+cdef inline void put_run(
+    floating *to, Py_ssize_t step, const floating *values, Py_ssize_t count
+) noexcept nogil:
+    """to[i * step] = values[i]"""
+    cdef Py_ssize_t i
+    if step == 1:
+        copy_run(to, values, count)
+    elif step == 2:
+        put_evens(to, values, count)
+    else:
+        for i in range(count):
+            to[i * step] = values[i]
 
 
 cdef inline void give(

@@ -197,6 +197,16 @@ cdef inline void copy_run(floating *to, const floating *values, Py_ssize_t count
         sd_double_copy(to, values, count)
 
 
+cdef inline void sum_segments(
+    floating *to, const floating *sums, Py_ssize_t count, Py_ssize_t segments
+) noexcept nogil:
+    """to[i] = the sum over s, in order, of sums[s * count + i]"""
+    cdef Py_ssize_t s
+    copy_run(to, sums, count)
+    for s in range(1, segments):
+        add_run(to, sums + s * count, count)
+
+
 cdef inline void fill_run(floating *to, floating value, Py_ssize_t count) noexcept nogil:
     """to[i] = value"""
     if floating is float:

@@ -24,7 +24,7 @@ from blocking cimport (
 )
 from entries cimport ConvolutionEntries
 from scratch cimport Scratch, scratch_free, scratch_part, scratch_take
-from simd cimport SD_MAX_ROWS, add_run, copy_run, fill_run
+from simd cimport SD_MAX_ROWS, fill_run, sum_segments
 from views cimport Axis, View, axis, view
 
 
@@ -695,7 +695,7 @@ cdef bint run_gradient_weight(
 ) noexcept nogil:
     cdef Contract job
     cdef Scratch scratch, partials
-    cdef Py_ssize_t task, segment, size
+    cdef Py_ssize_t task, size
     cdef float *sums = <float *> weight.data
     cdef bint done = False
     job.x = plane_of(x, groups, side(h.size, h.before, h.out), side(w.size, w.before, w.out))
@@ -715,9 +715,7 @@ cdef bint run_gradient_weight(
                     contract_task(
                         sums, <float *> scratch_part(&scratch, threadid()), &job, task)
             if job.segments > 1:
-                copy_run(<float *> weight.data, sums, size)
-                for segment in range(1, job.segments):
-                    add_run(<float *> weight.data, sums + segment * size, size)
+                sum_segments(<float *> weight.data, sums, size, job.segments)
             done = True
             scratch_free(&scratch)
         scratch_free(&partials)
